@@ -1,0 +1,481 @@
+"""Every hyperparameter of fm, once: name, type, default, range and meaning.
+
+The command line, the SageMaker strings, the estimators' docstrings and the metadata of a model
+are all generated from :class:`TrainConfig`. Names are those of Amazon SageMaker's built-in
+Factorization Machines algorithm wherever it has one; the rest are ours.
+
+Decided here: what may be set, and what "not set" means for each optimizer (:data:`RECIPES`).
+Not decided here: what an optimizer does with a value (``fm.optimizers``, ``fm.fitting``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fm.errors import ConfigError
+
+REGRESSOR = "regressor"
+CLASSIFIER = "binary_classifier"
+
+INIT_METHODS = ("normal", "uniform", "constant")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What is known of one hyperparameter (made from the fields of TrainConfig)."""
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    group: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    optional: bool = False  # None is a value: "let the optimizer's recipe decide" or "off"
+
+    @property
+    def range_text(self) -> str:
+        """The allowed values in words, for messages and help texts."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.kind is bool:
+            return "true or false"
+        noun = "an integer" if self.kind is int else "a number" if self.kind is float else "a text"
+        if self.low is not None and self.high is not None:
+            return f"{noun} from {self.low:g} to {self.high:g}"
+        return f"{noun} >= {self.low:g}" if self.low is not None else noun
+
+    def parse(self, value: Any) -> Any:
+        """Return `value` as this parameter's type; accept the strings every SageMaker SDK sends.
+
+        Raises
+        ------
+        ConfigError
+            If the value is not of the type or outside the range.
+        """
+        found = value
+        if isinstance(value, str):
+            value = value.strip()
+            if len(value) >= 2 and value[0] == value[-1] == '"':
+                value = value[1:-1].strip()
+            if value in ("", "None", "null"):
+                value = None
+        if value is None:
+            if self.optional:
+                return None
+            raise self._wrong(found)
+        try:
+            value = _CONVERT[self.kind](value)
+        except (TypeError, ValueError, OverflowError) as err:
+            raise self._wrong(found) from err
+        if self.choices and value not in self.choices:
+            raise self._wrong(found)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._wrong(found)
+        if self.low is not None and value < self.low or self.high is not None and value > self.high:
+            raise self._wrong(found)
+        return value
+
+    def _wrong(self, found: Any) -> ConfigError:
+        return ConfigError(f"{self.name}: expected {self.range_text}, found {found!r}")
+
+
+def _to_bool(value: Any) -> bool:
+    if isinstance(value, str):
+        value = {"true": True, "1": True, "false": False, "0": False}.get(value.lower(), value)
+    if value not in (True, False):
+        raise ValueError(value)
+    return bool(value)
+
+
+def _to_int(value: Any) -> int:
+    if isinstance(value, bool):
+        raise ValueError(value)
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            value = float(value)
+    if int(value) != value:
+        raise ValueError(value)
+    return int(value)
+
+
+def _to_float(value: Any) -> float:
+    if isinstance(value, bool):
+        raise ValueError(value)
+    return float(value)
+
+
+def _to_str(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+_CONVERT = {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str}
+
+
+def _p(
+    default: Any,
+    help: str,
+    group: str,
+    *,
+    kind: type | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Declare one hyperparameter; its type is the default's, or `kind` where the default is None."""
+    return dataclasses.field(
+        default=default,
+        metadata={
+            "kind": kind or type(default),
+            "help": help,
+            "group": group,
+            "low": low,
+            "high": high,
+            "choices": choices,
+            "optional": default is None,
+        },
+    )
+
+
+def _rate(text: str) -> Any:
+    return _p(None, text, "learning rates", kind=float, low=0)
+
+
+def _decay(text: str) -> Any:
+    return _p(None, text, "regularisation", kind=float, low=0)
+
+
+def _init(text: str, low: float | None = 0) -> Any:
+    return _p(None, text, "initial values", kind=float, low=low)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All hyperparameters of one training run; frozen, validated when made.
+
+    Values that are None are filled in by :meth:`resolved` from the optimizer's recipe
+    (:data:`RECIPES`). :func:`parameters` lists names, types, defaults, ranges and meanings.
+
+    Raises
+    ------
+    ConfigError
+        One error that names every value that is wrong.
+
+    Examples
+    --------
+    >>> config = TrainConfig(predictor_type="binary_classifier", num_factors=8)
+    >>> config.resolved().optimizer
+    'sgd'
+    """
+
+    predictor_type: str = _p(
+        REGRESSOR,
+        "what is learnt: a number with squared loss, or a 0/1 label with log loss",
+        "model",
+        choices=(REGRESSOR, CLASSIFIER),
+    )
+    num_factors: int = _p(
+        64, "k, the length of each feature's vector of factors", "model", low=1, high=10_000
+    )
+    feature_dim: int | None = _p(
+        None,
+        "number of features; not set: as many as the training data have",
+        "model",
+        kind=int,
+        low=1,
+        high=2**31 - 1,
+    )
+    use_bias: bool = _p(True, "learn w0, the global bias", "model")
+    use_linear: bool = _p(True, "learn w, one weight per feature", "model")
+
+    optimizer: str = _p(
+        "sgd",
+        "sgd (normalised steps that cannot diverge), adagrad, adam, ftrl (exact zeros under l1), "
+        "or sagemaker (the built-in algorithm's lazy mini-batch Adam, step for step)",
+        "training",
+        choices=("sgd", "adagrad", "adam", "ftrl", "sagemaker"),
+    )
+    epochs: int = _p(100, "passes over the training data, at most", "training", low=1)
+    mini_batch_size: int = _p(
+        1000,
+        "rows per step of optimizer=sagemaker; the other optimizers step after every row",
+        "training",
+        low=1,
+        high=2**31 - 1,
+    )
+    seed: int = _p(
+        0, "start of all randomness: initial values, order, split", "training", low=0, high=2**32 - 1
+    )
+    shuffle: bool | None = _p(
+        None,
+        "visit the rows in a new random order each epoch (optimizer=sagemaker: not, unless asked)",
+        "training",
+        kind=bool,
+    )
+    scale_target: bool | None = _p(
+        None,
+        "regression: train on (y - mean) / std and undo it in the model, so that the learning "
+        "rates suit any unit (optimizer=sagemaker: not, unless asked)",
+        "training",
+        kind=bool,
+    )
+    validation_fraction: float | None = _p(
+        None,
+        "part of the training rows held out for early stopping when no validation data is given; "
+        "0: none (not set: 0.1 from 1,000 rows on, else 0; optimizer=sagemaker: 0)",
+        "training",
+        kind=float,
+        low=0,
+        high=0.9,
+    )
+    patience: int = _p(
+        5,
+        "stop after this many epochs without improvement on the validation data; the best epoch "
+        "is kept. 0: never stop early",
+        "training",
+        low=0,
+    )
+    metric: str = _p(
+        "auto",
+        "what early stopping watches on the validation data; auto: rmse or log_loss",
+        "training",
+        choices=("auto", "rmse", "mae", "log_loss", "accuracy", "f1", "auc"),
+    )
+
+    bias_lr: float | None = _rate("learning rate of w0")
+    linear_lr: float | None = _rate("learning rate of w")
+    factors_lr: float | None = _rate("learning rate of V")
+    lr_decay: float | None = _p(
+        None,
+        "the learning rates of epoch e (from 0) are divided by 1 + lr_decay * e",
+        "learning rates",
+        kind=float,
+        low=0,
+    )
+    clip_gradient: float | None = _p(
+        None,
+        "clip each gradient to [-c, c] (sagemaker: after adding weight decay; others: the "
+        "derivative of the loss by the score)",
+        "learning rates",
+        kind=float,
+        low=0,
+    )
+    rescale_grad: float | None = _p(
+        None,
+        "factor on the gradient (sagemaker: not set means 1/mini_batch_size; others: 1)",
+        "learning rates",
+        kind=float,
+    )
+    eps: float | None = _p(
+        None, "added to the denominator of adagrad and adam steps", "learning rates", kind=float, low=0
+    )
+
+    bias_wd: float | None = _decay("L2 penalty of w0")
+    linear_wd: float | None = _decay("L2 penalty of w")
+    factors_wd: float | None = _decay("L2 penalty of V")
+    linear_l1: float = _p(0.0, "L1 penalty of w (ftrl)", "regularisation", low=0)
+    factors_l1: float = _p(0.0, "L1 penalty of V (ftrl)", "regularisation", low=0)
+
+    bias_init_method: str | None = _p(
+        None,
+        "start of w0; not set: the mean of the target (its log-odds for a classifier)",
+        "initial values",
+        kind=str,
+        choices=INIT_METHODS,
+    )
+    bias_init_scale: float | None = _init("w0, uniform: half-width of the range")
+    bias_init_sigma: float | None = _init("w0, normal: standard deviation")
+    bias_init_value: float | None = _init("w0, constant: the value", low=None)
+    linear_init_method: str = _p("normal", "start of w", "initial values", choices=INIT_METHODS)
+    linear_init_scale: float | None = _init("w, uniform: half-width of the range")
+    linear_init_sigma: float | None = _init("w, normal: standard deviation")
+    linear_init_value: float | None = _init("w, constant: the value", low=None)
+    factors_init_method: str = _p("normal", "start of V", "initial values", choices=INIT_METHODS)
+    factors_init_scale: float | None = _init("V, uniform: half-width of the range")
+    factors_init_sigma: float | None = _init("V, normal: standard deviation")
+    factors_init_value: float | None = _init("V, constant: the value", low=None)
+
+    pad_last_batch: bool = _p(
+        True,
+        "sagemaker: fill a short last batch with empty rows of label 0, as the built-in does",
+        "compatibility",
+    )
+    batch_metrics_publish_interval: int = _p(
+        500, "sagemaker: batches between two lines of batch metrics in the log", "compatibility", low=1
+    )
+
+    def __post_init__(self) -> None:
+        problems = []
+        for parameter in parameters():
+            try:
+                value = parameter.parse(getattr(self, parameter.name))
+            except ConfigError as err:
+                problems.append(str(err))
+            else:
+                object.__setattr__(self, parameter.name, value)
+        for part in ("bias", "linear", "factors"):
+            method = getattr(self, f"{part}_init_method")
+            needed = {"uniform": "scale", "constant": "value"}.get(method or "")
+            if needed and getattr(self, f"{part}_init_{needed}") is None:
+                problems.append(
+                    f"{part}_init_{needed}: expected a number because {part}_init_method is "
+                    f"{method}, found nothing; set it"
+                )
+        if self.optimizer != "ftrl":
+            for name in ("linear_l1", "factors_l1"):
+                if getattr(self, name):
+                    problems.append(
+                        f"{name}: expected 0 because optimizer is {self.optimizer}, found "
+                        f"{getattr(self, name):g}; use optimizer=ftrl for exact zeros"
+                    )
+        metrics = ("rmse", "mae") if self.predictor_type == REGRESSOR else (
+            "log_loss", "accuracy", "f1", "auc")
+        if self.predictor_type in (REGRESSOR, CLASSIFIER) and self.metric not in ("auto", *metrics):
+            problems.append(
+                f"metric: expected auto, {', '.join(metrics)} because predictor_type is "
+                f"{self.predictor_type}, found {self.metric!r}"
+            )
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+    def resolved(self) -> TrainConfig:
+        """Return a copy in which what was not set has the value of the optimizer's recipe."""
+        recipe = RECIPES[self.optimizer, self.predictor_type]
+        missing = {name: value for name, value in recipe.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **missing)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return name -> value of everything that differs from "not set", ready for JSON."""
+        values = dataclasses.asdict(self)
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_strings(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """Make a config of strings, as a SageMaker training job or a command line hands them over.
+
+        The names the built-in algorithm accepts without documenting them are accepted too:
+        ``_learning_rate`` and ``_wd`` multiply the learning rates and the weight decay, the
+        others (:data:`IGNORED`) change nothing here. So are names that start with ``sagemaker_``.
+
+        Raises
+        ------
+        ConfigError
+            One error that names every unknown name and every value that is wrong.
+        """
+        known = {parameter.name: parameter for parameter in parameters()}
+        problems, given = [], {}
+        scales = {"_learning_rate": 1.0, "_wd": 1.0}
+        for name, value in values.items():
+            if name in IGNORED or name.startswith("sagemaker_"):
+                continue
+            parameter = known.get(name)
+            if parameter is None and name in scales:
+                parameter = Parameter(name, float, 1.0, "", "", low=0)
+            if parameter is None:
+                problems.append(f"{name}: unknown hyperparameter{_did_you_mean(name, known)}")
+                continue
+            try:
+                parsed = parameter.parse(value)
+            except ConfigError as err:
+                problems.append(str(err))
+                continue
+            if name in scales:
+                scales[name] = parsed
+            else:
+                given[name] = parsed
+        try:
+            config = cls(**given)
+        except ConfigError as err:
+            problems.append(str(err))
+        if problems:
+            raise ConfigError("; ".join(problems))
+        for name, suffix in (("_learning_rate", "_lr"), ("_wd", "_wd")):
+            if scales[name] != 1.0:
+                full = config.resolved()
+                config = dataclasses.replace(
+                    config,
+                    **{
+                        part + suffix: getattr(full, part + suffix) * scales[name]
+                        for part in ("bias", "linear", "factors")
+                    },
+                )
+        return config
+
+
+def _did_you_mean(name: str, known: Mapping[str, Any]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+_PARAMETERS = tuple(
+    Parameter(
+        name=f.name,
+        kind=f.metadata["kind"],
+        default=f.default,
+        **{key: f.metadata[key] for key in ("help", "group", "low", "high", "choices", "optional")},
+    )
+    for f in dataclasses.fields(TrainConfig)
+)
+
+
+def parameters() -> Iterator[Parameter]:
+    """Iterate over every hyperparameter, in the order of TrainConfig."""
+    return iter(_PARAMETERS)
+
+
+# Names that the built-in's configuration dump shows and that mean nothing outside MXNet.
+IGNORED = frozenset(
+    {
+        "_data_format", "_kvstore", "_log_level", "_num_gpus", "_num_kv_servers", "_optimizer",
+        "_tuning_objective_metric", "_use_full_symbolic",
+    }
+)  # fmt: skip
+
+# The built-in's own defaults (its default-conf.json, printed in every training log).
+_SAGEMAKER = {
+    "shuffle": False, "scale_target": False, "validation_fraction": 0.0, "lr_decay": 0.0,
+    "bias_lr": 0.1, "linear_lr": 0.001, "factors_lr": 0.0001, "eps": 1e-8,
+    "bias_wd": 0.01, "linear_wd": 0.001, "factors_wd": 0.00001,
+    "bias_init_method": "normal", "bias_init_sigma": 0.01,
+    "linear_init_sigma": 0.01, "factors_init_sigma": 0.001,
+}  # fmt: skip
+_OURS = {
+    "shuffle": True, "scale_target": True,
+    "linear_init_sigma": 0.0, "factors_init_sigma": 0.05,
+}  # fmt: skip
+
+
+def _recipe(lr: float, wd: float, **more: Any) -> dict[str, Any]:
+    return {
+        **_OURS,
+        "bias_lr": lr, "linear_lr": lr, "factors_lr": lr,
+        "bias_wd": 0.0, "linear_wd": wd, "factors_wd": wd,
+        "lr_decay": 0.0, "eps": 1e-8,
+        **more,
+    }  # fmt: skip
+
+
+# What "not set" means, by optimizer and task.
+RECIPES: dict[tuple[str, str], dict[str, Any]] = {
+    ("sgd", REGRESSOR): _recipe(0.01, 0.05),
+    ("sgd", CLASSIFIER): _recipe(0.02, 0.02),
+    ("adagrad", REGRESSOR): _recipe(0.05, 0.02),
+    ("adagrad", CLASSIFIER): _recipe(0.05, 0.01),
+    ("adam", REGRESSOR): _recipe(0.001, 0.02),
+    ("adam", CLASSIFIER): _recipe(0.001, 0.01),
+    ("ftrl", REGRESSOR): _recipe(0.05, 0.02),
+    ("ftrl", CLASSIFIER): _recipe(0.05, 0.01),
+    ("sagemaker", REGRESSOR): _SAGEMAKER,
+    ("sagemaker", CLASSIFIER): _SAGEMAKER,
+}

@@ -1,0 +1,492 @@
+"""Training: the loop over epochs, and all that surrounds the kernels.
+
+Decided here: which kernel runs, in what order rows are visited, what is held out, when to stop,
+which epoch is kept, what is written to a checkpoint. Everything random comes from ``config.seed``
+and the number of the epoch, so a resumed run continues exactly as the uninterrupted one would.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+from fm.dataset import Dataset
+from fm.errors import ConfigError, DataError, DivergenceError
+from fm.kernels import Logistic, Squared, csr_arrays, plain, score_rows, shuffle, training_kernel
+from fm.losses import LOSSES
+from fm.metrics import is_better, log_odds, metrics_of
+from fm.minibatch import LazyAdam, minibatch_kernel, workspace
+from fm.optimizers import OPTIMIZERS
+from fm.progress import Progress, timer
+from fm.state import TrainState, load_checkpoint, save_checkpoint
+
+if TYPE_CHECKING:
+    from fm.model import Model
+
+logger = logging.getLogger("fm")
+
+_MIN_ROWS_TO_HOLD_OUT = 1000
+_SECONDS_BETWEEN_CHECKPOINTS = 30.0
+_FAR = np.float32(1e6)  # bound of the loss's derivative: never met in a sane run, keeps sums finite
+
+
+@dataclass
+class Epoch:
+    """What callbacks are told after each epoch.
+
+    Attributes
+    ----------
+    number : int
+        From 0.
+    loss : float
+        Mean loss of the training rows, each taken before its own step.
+    validation : dict
+        Metrics on the validation data; empty where there is none.
+    best : bool
+        Whether this epoch's model is the best so far.
+    seconds : float
+        Duration of the training part.
+    scores, rows : ndarray
+        The score of each training row before its step, and the row's number, in the order visited.
+    """
+
+    number: int
+    loss: float
+    validation: dict[str, float]
+    best: bool
+    seconds: float
+    scores: np.ndarray = field(repr=False)
+    rows: np.ndarray = field(repr=False)
+
+
+def fit(
+    data: Dataset,
+    config: TrainConfig | None = None,
+    *,
+    validation: Dataset | None = None,
+    init: Model | None = None,
+    callbacks: Sequence[Callable[[Epoch], None]] = (),
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    progress: bool | None = None,
+) -> Model:
+    """Train a factorization machine and return it.
+
+    Parameters
+    ----------
+    data : Dataset
+        Training rows with targets (see :func:`fm.read`).
+    config : TrainConfig, optional
+        Hyperparameters; what is not set takes the default of the optimizer.
+    validation : Dataset, optional
+        Rows that early stopping watches; without it, `config.validation_fraction` of `data` is
+        held out. The best epoch's parameters are returned.
+    init : Model, optional
+        Start from this model's parameters (warm start) instead of random ones.
+    callbacks : sequence of callable
+        Called with an :class:`Epoch` after each epoch. A KeyboardInterrupt raised in one, like
+        Ctrl-C, ends the training and keeps the best model so far.
+    checkpoint : path, optional
+        File to write parameters and optimizer state to, every half a minute and at the end.
+    resume : bool
+        Go on from `checkpoint` if that file exists; the result is that of an uninterrupted run,
+        bit for bit.
+    progress : bool, optional
+        Show a progress bar; not set: if standard error is a terminal.
+
+    Raises
+    ------
+    DataError
+        If the data have no targets, or targets that do not suit the predictor type.
+    DivergenceError
+        If the loss leaves the finite numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fm import Dataset, TrainConfig, fit
+    >>> users, films = np.eye(3)[[0, 0, 1, 2]], np.eye(2)[[0, 1, 0, 1]]
+    >>> data = Dataset.from_arrays(np.hstack([users, films]), [5.0, 1.0, 4.0, 2.0])
+    >>> model = fit(data, TrainConfig(num_factors=2, epochs=200))
+    >>> model.predict(data).round().tolist()
+    [5.0, 1.0, 4.0, 2.0]
+    """
+    given = config or TrainConfig()
+    config = given.resolved()
+    data = _widened(data, config.feature_dim)
+    _check_targets(data, config)
+    trainer = _Trainer(data, config, _checked_validation(data, validation, config))
+    path = Path(checkpoint) if checkpoint is not None else None
+    mark = fingerprint(data) if path is not None else ""
+    if resume and path is not None and path.exists():
+        state = load_checkpoint(path, config, mark)
+        logger.info("resumed from %s after epoch %d", path, state.epoch)
+    else:
+        state = trainer.start(init)
+    try:
+        trainer.run(state, callbacks, progress, path, mark)
+    except KeyboardInterrupt:
+        logger.warning("interrupted in epoch %d; keeping the best model so far", state.epoch + 1)
+        if path is not None:
+            logger.info("the checkpoint %s holds the last one saved", path)
+    return trainer.model(state, given)
+
+
+class _Trainer:
+    """What stays the same through all epochs: the rows, their order's seed, the kernel."""
+
+    def __init__(self, data: Dataset, config: TrainConfig, validation: Dataset | None) -> None:
+        self.data, self.config, self.validation = data, config, validation
+        self.csr = csr_arrays(data.X, data.onehot, data.entries_per_row)
+        rows = np.arange(data.num_rows, dtype=np.int32)
+        self.held_out: np.ndarray | None = None
+        fraction = config.validation_fraction
+        if fraction is None:
+            fraction = 0.1 if data.num_rows >= _MIN_ROWS_TO_HOLD_OUT else 0.0
+        if validation is None and fraction:
+            count = min(max(1, round(fraction * data.num_rows)), data.num_rows - 1)
+            mixed = np.random.default_rng([config.seed, 1]).permutation(rows)
+            self.held_out, rows = np.sort(mixed[:count]), np.sort(mixed[count:])
+        self.rows = rows
+        self.weight = None if data.weight is None else plain(data.weight)
+        self.metric = config.metric
+        if self.metric == "auto":
+            self.metric = "rmse" if config.predictor_type == REGRESSOR else "log_loss"
+
+    # --- before the first epoch -------------------------------------------------------------------
+    def start(self, init: Model | None) -> TrainState:
+        """Return the state before the first epoch."""
+        config, data = self.config, self.data
+        assert data.y is not None
+        weight = None if data.weight is None else data.weight[self.rows]
+        if weight is not None and not weight.sum() > 0:
+            raise DataError(f"{data.source}: all sample weights are 0; nothing to train on")
+        y = data.y[self.rows]
+        mean = float(np.average(y.astype(np.float64), weights=weight))
+        state = TrainState(config, data.num_features)
+        if config.scale_target and config.predictor_type == REGRESSOR and config.use_bias:
+            spread = np.average((y.astype(np.float64) - mean) ** 2, weights=weight)
+            state.center, state.scale = mean, float(np.sqrt(spread)) or 1.0
+        if init is None:
+            rng = np.random.default_rng([config.seed, 0])
+            start = mean if config.predictor_type == REGRESSOR else log_odds(mean)
+            state.initialise(rng, (start - state.center) / state.scale)
+            return state
+        if init.V.shape != (data.num_features, config.num_factors):
+            raise ConfigError(
+                f"init: expected a model of {data.num_features} features x {config.num_factors} "
+                f"factors, found {init.V.shape[0]} x {init.V.shape[1]}; train with the model's "
+                "encoder and num_factors"
+            )
+        state.start_from(init.w0, init.w, init.V)
+        return state
+
+    # --- the epochs -------------------------------------------------------------------------------
+    def run(
+        self,
+        state: TrainState,
+        callbacks: Sequence[Callable[[Epoch], None]],
+        show: bool | None,
+        path: Path | None,
+        mark: str,
+    ) -> None:
+        """Train until the last epoch or early stopping."""
+        config = self.config
+        bar = Progress(config.epochs, self.rows.size, first=state.epoch, show=show)
+        step = self._step(state)
+        saved = timer()
+        margins = np.empty(self.rows.size, np.float32)
+        order = self.rows.copy()
+        try:
+            while state.epoch < config.epochs and not state.finished:
+                begun = timer()
+                if config.shuffle:
+                    order[:] = self.rows
+                    shuffle(order, _seed(config.seed, state.epoch))
+                loss = step(order, margins, bar)
+                seconds = timer() - begun
+                epoch = self._judge(state, loss, seconds, margins, order)
+                bar.epoch(epoch.number, {"loss": loss, **epoch.validation}, epoch.best, seconds)
+                for callback in callbacks:
+                    callback(epoch)
+                if path is not None and timer() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+                    save_checkpoint(path, state, mark)
+                    saved = timer()
+        finally:
+            bar.close()
+        if path is not None:
+            save_checkpoint(path, state, mark)
+
+    def _judge(
+        self, state: TrainState, loss: float, seconds: float, margins: np.ndarray, order: np.ndarray
+    ) -> Epoch:
+        """Measure on the validation data, remember the best epoch, decide whether to go on."""
+        validation = self._validate(state)
+        best = False
+        if validation:
+            value = validation[self.metric]
+            if not np.isfinite(value) and self.metric != "auc":
+                raise self._diverged(state)
+            best = state.best_epoch < 0 or is_better(self.metric, value, state.best_value)
+            if best:
+                state.best_epoch, state.best_value = state.epoch, value
+                if self.config.patience:
+                    state.keep_best()
+            elif self.config.patience and state.epoch - state.best_epoch >= self.config.patience:
+                state.finished = True
+        state.history.append({"epoch": state.epoch, "loss": loss, **validation})
+        state.epoch += 1
+        scores = margins if state.scale == 1 and not state.center else (
+            margins * np.float32(state.scale) + np.float32(state.center)
+        )
+        return Epoch(state.epoch - 1, loss, validation, best, seconds, scores, order)
+
+    def _validate(self, state: TrainState) -> dict[str, float]:
+        if self.validation is not None:
+            held, data = None, self.validation
+            csr = csr_arrays(data.X, data.onehot, data.entries_per_row)
+            rows = np.arange(data.num_rows, dtype=np.int32)
+        elif self.held_out is not None:
+            data, csr, rows, held = self.data, self.csr, self.held_out, self.held_out
+        else:
+            return {}
+        assert data.y is not None
+        scores = score_rows(
+            rows, csr, float(state.B[0]), state.W, state.P, state.lanes, state.states
+        )
+        if self.config.predictor_type == REGRESSOR:
+            scores = state.center + state.scale * scores.astype(np.float64)
+        y, weight = data.y, data.weight
+        if held is not None:
+            y, weight = y[held], None if weight is None else weight[held]
+        return metrics_of(self.config.predictor_type, scores, y, weight)
+
+    def _step(self, state: TrainState) -> Callable[[np.ndarray, np.ndarray, Progress], float]:
+        """Return the function that trains one epoch and returns its mean loss."""
+        config, data, csr = self.config, self.data, self.csr
+        assert data.y is not None
+        y = (data.y - np.float32(state.center)) / np.float32(state.scale)
+        if state.scale == 1 and not state.center:
+            y = plain(data.y)
+        weighted = self.weight is not None
+        weight = self.weight if self.weight is not None else np.zeros(1, np.float32)
+        clip = _FAR
+        if config.clip_gradient is not None:
+            clip = np.float32(config.clip_gradient / state.scale)
+        total_weight = float(weight[self.rows].sum(dtype=np.float64)) if weighted else self.rows.size
+        scale = state.scale**2 if config.predictor_type == REGRESSOR else 1.0
+        kind = Squared if config.predictor_type == REGRESSOR else Logistic
+        lanes = state.lanes
+        block = self._rows_per_call(lanes.padded)
+
+        if config.optimizer == "sagemaker":
+            return self._minibatch_step(state, y, weight)
+
+        kernel = training_kernel(
+            lanes.width, lanes.chunks, csr.entries, csr.onehot, weighted, state.states
+        )
+        scratch = np.empty(lanes.padded, np.float32)
+        rescale = 1.0 if config.rescale_grad is None else config.rescale_grad
+        loss = kind(clip, np.float32(rescale))
+
+        def step(order: np.ndarray, margins: np.ndarray, bar: Progress) -> float:
+            opt = _optimizer(config, state.epoch)
+            total = 0.0
+            for start in range(0, order.size, block):
+                part = slice(start, min(start + block, order.size))
+                total += kernel(
+                    order[part], csr.indptr, csr.indices, csr.values, y, weight,
+                    loss, opt, scratch, margins[part], state.B, state.W, state.P,
+                )  # fmt: skip
+                if not np.isfinite(total):
+                    raise self._diverged(state)
+                bar.rows(part.stop - start)
+            return total * scale / total_weight
+
+        return step
+
+    def _minibatch_step(
+        self, state: TrainState, y: np.ndarray, weight: np.ndarray
+    ) -> Callable[[np.ndarray, np.ndarray, Progress], float]:
+        config, data = self.config, self.data
+        indptr = plain(data.X.indptr)
+        csr = csr_arrays(data.X, data.onehot, 0)
+        lanes, batch = state.lanes, min(config.mini_batch_size, self.rows.size)
+        longest = int(np.diff(indptr).max(initial=0))
+        space = workspace(batch, min(batch * longest, data.X.nnz), data.num_features, lanes.padded)
+        kernel = minibatch_kernel(lanes.width, lanes.chunks, csr.onehot, self.weight is not None)
+        kind = Squared if config.predictor_type == REGRESSOR else Logistic
+        loss = kind(np.float32(np.inf), np.float32(1.0))
+        rescale = config.rescale_grad
+        opt = LazyAdam(
+            **_rates(config, 0),
+            eps=np.float32(config.eps),
+            rescale=np.float32(1.0 / config.mini_batch_size if rescale is None else rescale),
+            clip=np.float32(np.inf if config.clip_gradient is None else config.clip_gradient),
+        )
+        # The kernel fills the last batch up to config.mini_batch_size, whatever batch it was given.
+        block = max(1, self._rows_per_call(lanes.padded) // batch) * batch
+
+        def step(order: np.ndarray, margins: np.ndarray, bar: Progress) -> float:
+            rates = opt._replace(**_rates(config, state.epoch))
+            for start in range(0, order.size, block):
+                part = slice(start, min(start + block, order.size))
+                kernel(
+                    order[part], indptr, csr.indices, csr.values, y, weight, loss, rates,
+                    config.mini_batch_size, config.pad_last_batch, space, margins[part],
+                    state.B, state.W, state.P,
+                )  # fmt: skip
+                bar.rows(part.stop - start)
+            values = LOSSES[config.predictor_type].value(margins, y[order])
+            mean = float(np.average(values, weights=None if self.weight is None else weight[order]))
+            if not np.isfinite(mean):
+                raise self._diverged(state)
+            return mean * (state.scale**2 if kind is Squared else 1.0)
+
+        return step
+
+    def _rows_per_call(self, padded: int) -> int:
+        """Rows per call of a kernel: some tenths of a second, so that Ctrl-C is answered."""
+        entries = max(1, self.data.X.nnz // max(1, self.data.num_rows))
+        return max(1024, (1 << 29) // (entries * padded))
+
+    def _diverged(self, state: TrainState) -> DivergenceError:
+        """Return the error for a loss that is not finite, naming the likely cause."""
+        X = self.data.X
+        cause = ""
+        if X.nnz:
+            at = int(np.argmax(np.abs(X.data)))
+            value = float(X.data[at])
+            if abs(value) > 100:
+                name = self.data.feature_name(int(X.indices[at]))
+                cause = (
+                    f"likely cause: {name} is not scaled (it reaches {value:g}); standardise that "
+                    "column or divide it"
+                )
+        if not cause:
+            rates = ", ".join(
+                f"{part}_lr {getattr(self.config, part + '_lr'):g}"
+                for part in ("bias", "linear", "factors")
+            )
+            cause = f"likely cause: the step size ({rates}); divide the learning rates by 10"
+        return DivergenceError(
+            f"{self.data.source}: training diverged in epoch {state.epoch + 1} (the loss is no "
+            f"longer a finite number); {cause}"
+        )
+
+    # --- after the last epoch ---------------------------------------------------------------------
+    def model(self, state: TrainState, config: TrainConfig) -> Model:
+        """Return the finished model: the best epoch's parameters, or the last one's."""
+        from fm.model import Model
+
+        data = self.data
+        best = state.best_epoch if state.snapshot is not None else len(state.history) - 1
+        metrics = {
+            name: value for name, value in (state.history[best] if state.history else {}).items()
+        }
+        w0, w, V = state.finish()
+        if not (np.isfinite(w0) and np.isfinite(w).all() and np.isfinite(V).all()):
+            raise self._diverged(state)
+        return Model(
+            w0=w0,
+            w=w,
+            V=V,
+            config=replace(config, feature_dim=data.num_features),
+            encoder=data.encoder,
+            fields=data.fields,
+            field_names=data.field_names,
+            metrics=metrics,
+            history=state.history,
+            fingerprint=fingerprint(data),
+        )
+
+
+def _rates(config: TrainConfig, epoch: int) -> dict[str, np.float32]:
+    """Return the learning rates and penalties of an epoch, under the names all optimizers share."""
+    assert config.lr_decay is not None
+    decay = 1.0 + config.lr_decay * epoch
+    rates = {}
+    for part, used in (("bias", config.use_bias), ("linear", config.use_linear), ("factors", True)):
+        rates[f"{part}_lr"] = np.float32(getattr(config, f"{part}_lr") / decay if used else 0.0)
+        rates[f"{part}_wd"] = np.float32(getattr(config, f"{part}_wd"))
+    return rates
+
+
+def _optimizer(config: TrainConfig, epoch: int) -> Any:
+    """Return the optimizer as the value the kernel takes."""
+    more: dict[str, np.float32] = {}
+    if config.optimizer in ("adagrad", "adam"):
+        assert config.eps is not None
+        more["eps2"] = np.float32(max(config.eps, 1e-12) ** 2)  # inside the root; never 0 / 0
+    if config.optimizer == "ftrl":
+        more["linear_l1"] = np.float32(config.linear_l1)
+        more["factors_l1"] = np.float32(config.factors_l1)
+    return OPTIMIZERS[config.optimizer].make(**_rates(config, epoch), **more)
+
+
+def _seed(seed: int, epoch: int) -> np.uint64:
+    """Return the state the shuffle of one epoch starts from; never 0 (see kernels.shuffle)."""
+    return np.uint64(np.random.SeedSequence([seed, 2, epoch]).generate_state(1, np.uint64)[0] | 1)
+
+
+def fingerprint(data: Dataset) -> str:
+    """Return a short text that tells data apart: shape, entries, and checksums of the arrays."""
+    import zlib
+
+    parts = [data.X.indptr, data.X.indices, data.X.data, data.y, data.weight]
+    sums = [
+        0 if array is None else zlib.crc32(np.ascontiguousarray(array).view(np.uint8))
+        for array in parts
+    ]
+    code = "".join(f"{value:08x}" for value in sums)
+    return f"{data.num_rows}x{data.num_features}:{data.X.nnz}:{code}"
+
+
+def _widened(data: Dataset, feature_dim: int | None) -> Dataset:
+    """Return data with feature_dim columns; refuse data with more."""
+    if feature_dim is None or feature_dim == data.num_features:
+        return data
+    if feature_dim < data.num_features:
+        raise DataError(
+            f"{data.source}: {data.num_features} features, but feature_dim is {feature_dim}; "
+            "raise feature_dim or leave it out"
+        )
+    X = data.X
+    wide = type(X)((X.shape[0], feature_dim), dtype=np.float32)
+    wide.data, wide.indices, wide.indptr = X.data, X.indices, X.indptr
+    wide.has_canonical_format = True
+    fields = data.fields
+    if fields is not None:
+        fields = np.pad(fields, (0, feature_dim - fields.size), mode="edge")
+    return replace(data, X=wide, fields=fields)
+
+
+def _check_targets(data: Dataset, config: TrainConfig) -> None:
+    if data.y is None:
+        raise DataError(f"{data.source}: no target to train on; name its column with target=...")
+    if not data.num_rows:
+        raise DataError(f"{data.source}: no rows; expected at least one")
+    if config.predictor_type == CLASSIFIER:
+        wrong = (data.y != 0) & (data.y != 1)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise DataError(
+                f"{data.source} row {row + 1}: label {data.y[row]:g}, but a binary classifier "
+                "expects 0 or 1; convert the labels or use predictor_type=regressor"
+            )
+
+
+def _checked_validation(
+    data: Dataset, validation: Dataset | None, config: TrainConfig
+) -> Dataset | None:
+    if validation is None:
+        return None
+    validation = _widened(validation, data.num_features)
+    _check_targets(validation, config)
+    return validation

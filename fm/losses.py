@@ -1,0 +1,67 @@
+"""The two losses, in plain numpy: value, gradient by the score, link, and valid targets.
+
+The compiled twins that the training kernels call are in ``fm.kernels``; tests compare both.
+
+References
+----------
+Rendle, S. (2010). Factorization Machines. ICDM, section III-C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit
+
+from fm.config import CLASSIFIER, REGRESSOR
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss as a value.
+
+    Attributes
+    ----------
+    name : str
+        Name in messages.
+    value : callable
+        (scores, y) -> loss of each row, float64.
+    gradient : callable
+        (scores, y) -> derivative of each row's loss by its score, float64.
+    link : callable
+        scores -> predictions: the identity, or the probability of label 1.
+    """
+
+    name: str
+    value: Callable[[Array, Array], Array]
+    gradient: Callable[[Array, Array], Array]
+    link: Callable[[Array], Array]
+
+
+def _f64(values: Array) -> Array:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _log_loss(scores: Array, y: Array) -> Array:
+    scores = _f64(scores)
+    return np.logaddexp(0.0, scores) - _f64(y) * scores  # = -y log(p) - (1 - y) log(1 - p), stable
+
+
+# Half the squared error, so that its gradient is prediction - target, as the built-in's is.
+SQUARED = Loss(
+    "squared loss",
+    value=lambda scores, y: 0.5 * (_f64(scores) - _f64(y)) ** 2,
+    gradient=lambda scores, y: _f64(scores) - _f64(y),
+    link=lambda scores: scores,
+)
+LOGISTIC = Loss(
+    "log loss",
+    value=_log_loss,
+    gradient=lambda scores, y: expit(_f64(scores)) - _f64(y),
+    link=expit,
+)
+LOSSES = {REGRESSOR: SQUARED, CLASSIFIER: LOGISTIC}

@@ -1,0 +1,301 @@
+"""The optimizers as values: each is a named tuple of numbers, and four small functions of it.
+
+A training kernel takes an optimizer as an argument. Which update that means is decided by the
+tuple's *type* when the kernel is compiled, so a kernel holds no test for the optimizer, and numba
+caches one machine code per optimizer.
+
+The four functions, in the order a row meets them::
+
+    row_scale(opt, B, weight, linear_norm, factors_norm)   -> scale of this row's step
+    step_bias(opt, B, b, g, weight, scale)                 -> new w0; state in B[1:]
+    step_linear(opt, W, at, gx, weight, scale)             updates W[at], state in W[at + 1 ...]
+    step_factors(opt, P, at, gap, v, s, gx, x, weight, scale)
+                                                           updates P[at : at + len(v)],
+                                                           state at at + gap, at + 2 * gap
+
+with g the derivative of the loss by the score, x the feature's value, gx = g * x,
+v the feature's factors and s = sum_i v_i x_i; then d score / d v = x (s - x v).
+
+To add one: a NamedTuple with `num_states`, four functions, an entry in OPTIMIZERS.
+
+References
+----------
+SGD and FM gradients: Rendle (2010), Factorization Machines, eq. 4.
+The normalised step: Kulis & Bartlett (2010), Implicit Online Learning, eq. 6 (first order).
+AdaGrad: Duchi, Hazan & Singer (2011), section 1.3, diagonal form.
+Adam: Kingma & Ba (2015), algorithm 1; rows that do not occur in a step are left alone.
+FTRL-proximal: McMahan et al. (2013), Ad Click Prediction, algorithm 1.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba.extending import overload
+
+from fm.simd import (
+    load,
+    store,
+    vadd,
+    vaxpy,
+    vdiv,
+    vfill_like,
+    vfma,
+    vload_like,
+    vmax,
+    vmin,
+    vmul,
+    vscale,
+    vsqrt,
+    vstore,
+    vsub,
+)
+
+f4 = np.float32
+
+
+class Sgd(NamedTuple):
+    """Stochastic gradient descent with normalised steps; no state."""
+
+    bias_lr: float
+    linear_lr: float
+    factors_lr: float
+    bias_wd: float
+    linear_wd: float
+    factors_wd: float
+
+
+class AdaGrad(NamedTuple):
+    """Steps divided by the root of the sum of squared gradients; state: that sum."""
+
+    bias_lr: float
+    linear_lr: float
+    factors_lr: float
+    bias_wd: float
+    linear_wd: float
+    factors_wd: float
+    eps2: float
+
+
+class Adam(NamedTuple):
+    """Lazy Adam, one step per row; states: the two moments."""
+
+    bias_lr: float
+    linear_lr: float
+    factors_lr: float
+    bias_wd: float
+    linear_wd: float
+    factors_wd: float
+    eps2: float
+
+
+class Ftrl(NamedTuple):
+    """FTRL-proximal; states: z and the sum of squared gradients n."""
+
+    bias_lr: float
+    linear_lr: float
+    factors_lr: float
+    bias_wd: float
+    linear_wd: float
+    factors_wd: float
+    linear_l1: float
+    factors_l1: float
+
+
+BETA1, BETA2 = f4(0.9), f4(0.999)  # Adam's, as in the paper and in the built-in algorithm
+FTRL_BETA = f4(1.0)
+
+
+class Recipe(NamedTuple):
+    """What the trainer must know of an optimizer besides its updates."""
+
+    make: type
+    num_states: int
+    bias_states: int
+
+
+OPTIMIZERS = {
+    "sgd": Recipe(Sgd, 0, 0),
+    "adagrad": Recipe(AdaGrad, 1, 1),
+    "adam": Recipe(Adam, 2, 4),
+    "ftrl": Recipe(Ftrl, 2, 2),
+}
+
+
+def _by_type(stub: Callable[..., Any], table: dict[type, Callable[..., Any]]) -> None:
+    """Let compiled code call `stub`; the first argument's type picks the implementation."""
+
+    def choose(opt: Any, *args: Any) -> Callable[..., Any] | None:
+        return table.get(getattr(opt, "instance_class", None))  # type: ignore[arg-type]
+
+    choose.__signature__ = inspect.signature(stub)  # type: ignore[attr-defined]
+    overload(stub, jit_options={"forceinline": True, "error_model": "numpy"}, strict=False)(choose)
+
+
+# --- row_scale ------------------------------------------------------------------------------------
+def row_scale(opt, B, weight, linear_norm, factors_norm):  # type: ignore[no-untyped-def]  # noqa: D103
+    raise NotImplementedError("compiled code only")
+
+
+def _sgd_row_scale(opt, B, weight, linear_norm, factors_norm):  # type: ignore[no-untyped-def]
+    # A step of size lr changes the score by -lr g |d score|^2. Dividing it by 1 + lr |d score|^2
+    # is what an implicit step does to first order: it never overshoots, however large lr is.
+    reach = opt.bias_lr + opt.linear_lr * linear_norm + opt.factors_lr * factors_norm
+    return weight / (f4(1.0) + weight * reach)
+
+
+def _plain_row_scale(opt, B, weight, linear_norm, factors_norm):  # type: ignore[no-untyped-def]
+    return f4(1.0)
+
+
+def _adam_row_scale(opt, B, weight, linear_norm, factors_norm):  # type: ignore[no-untyped-def]
+    # B[3] and B[4] hold beta1^t and beta2^t; tiny ones become 0 before they turn denormal (slow).
+    power1 = B[3] * BETA1
+    power2 = B[4] * BETA2
+    B[3] = power1 if power1 > 1e-30 else 0.0
+    B[4] = power2 if power2 > 1e-30 else 0.0
+    return f4(np.sqrt(1.0 - B[4]) / (1.0 - B[3]))
+
+
+# --- step_bias ------------------------------------------------------------------------------------
+def step_bias(opt, B, b, g, weight, scale):  # type: ignore[no-untyped-def]  # noqa: D103
+    raise NotImplementedError("compiled code only")
+
+
+def _sgd_bias(opt, B, b, g, weight, scale):  # type: ignore[no-untyped-def]
+    return b - opt.bias_lr * scale * (g + opt.bias_wd * b)
+
+
+def _adagrad_bias(opt, B, b, g, weight, scale):  # type: ignore[no-untyped-def]
+    d = weight * (g + opt.bias_wd * b)
+    B[1] += d * d
+    return b - opt.bias_lr * d / f4(np.sqrt(f4(B[1]) + opt.eps2))
+
+
+def _adam_bias(opt, B, b, g, weight, scale):  # type: ignore[no-untyped-def]
+    d = weight * (g + opt.bias_wd * b)
+    B[1] = BETA1 * B[1] + (f4(1.0) - BETA1) * d
+    B[2] = BETA2 * B[2] + (f4(1.0) - BETA2) * d * d
+    return b - opt.bias_lr * scale * f4(B[1]) / f4(np.sqrt(f4(B[2]) + opt.eps2))
+
+
+def _ftrl_bias(opt, B, b, g, weight, scale):  # type: ignore[no-untyped-def]
+    if opt.bias_lr == f4(0.0):
+        return b
+    d = weight * g
+    root = np.sqrt(B[2])
+    B[2] += d * d
+    new_root = np.sqrt(B[2])
+    B[1] += d - (new_root - root) / opt.bias_lr * b
+    return f4(-B[1] / ((FTRL_BETA + new_root) / opt.bias_lr + opt.bias_wd))
+
+
+# --- step_linear ----------------------------------------------------------------------------------
+def step_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-def]  # noqa: D103
+    raise NotImplementedError("compiled code only")
+
+
+def _sgd_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-def]
+    w = load(W, at)
+    store(W, at, w - opt.linear_lr * scale * (gx + opt.linear_wd * w))
+
+
+def _adagrad_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-def]
+    w = load(W, at)
+    d = weight * (gx + opt.linear_wd * w)
+    total = load(W, at + 1) + d * d
+    store(W, at + 1, total)
+    store(W, at, w - opt.linear_lr * d / np.sqrt(total + opt.eps2))
+
+
+def _adam_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-def]
+    w = load(W, at)
+    d = weight * (gx + opt.linear_wd * w)
+    m = BETA1 * load(W, at + 1) + (f4(1.0) - BETA1) * d
+    u = BETA2 * load(W, at + 2) + (f4(1.0) - BETA2) * d * d
+    store(W, at + 1, m)
+    store(W, at + 2, u)
+    store(W, at, w - opt.linear_lr * scale * m / np.sqrt(u + opt.eps2))
+
+
+def _ftrl_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-def]
+    if opt.linear_lr == f4(0.0):
+        return
+    w = load(W, at)
+    d = weight * gx
+    n = load(W, at + 2)
+    total = n + d * d
+    root = np.sqrt(total)
+    z = load(W, at + 1) + d - (root - np.sqrt(n)) / opt.linear_lr * w
+    store(W, at + 1, z)
+    store(W, at + 2, total)
+    shrunk = z - max(min(z, opt.linear_l1), -opt.linear_l1)  # 0 exactly where |z| <= l1
+    store(W, at, -shrunk / ((FTRL_BETA + root) / opt.linear_lr + opt.linear_wd))
+
+
+# --- step_factors ---------------------------------------------------------------------------------
+def step_factors(opt, P, at, gap, v, s, gx, x, weight, scale):  # type: ignore[no-untyped-def]  # noqa: D103
+    raise NotImplementedError("compiled code only")
+
+
+def _sgd_factors(opt, P, at, gap, v, s, gx, x, weight, scale):  # type: ignore[no-untyped-def]
+    # v - h (gx (s - x v) + wd v), grouped so that it costs one product and one fused addition
+    h = opt.factors_lr * scale
+    keep = f4(1.0) - h * opt.factors_wd + h * gx * x
+    vstore(P, at, vaxpy(-h * gx, s, vscale(v, keep)))
+
+
+def _adagrad_factors(opt, P, at, gap, v, s, gx, x, weight, scale):  # type: ignore[no-untyped-def]
+    d = vaxpy(weight * gx, s, vscale(v, weight * (opt.factors_wd - gx * x)))
+    total = vfma(d, d, vload_like(P, at + gap, v))
+    vstore(P, at + gap, total)
+    root = vsqrt(vadd(total, vfill_like(v, opt.eps2)))
+    vstore(P, at, vsub(v, vdiv(vscale(d, opt.factors_lr), root)))
+
+
+def _adam_factors(opt, P, at, gap, v, s, gx, x, weight, scale):  # type: ignore[no-untyped-def]
+    d = vaxpy(weight * gx, s, vscale(v, weight * (opt.factors_wd - gx * x)))
+    m = vaxpy(f4(1.0) - BETA1, d, vscale(vload_like(P, at + gap, v), BETA1))
+    u = vaxpy(f4(1.0) - BETA2, vmul(d, d), vscale(vload_like(P, at + 2 * gap, v), BETA2))
+    vstore(P, at + gap, m)
+    vstore(P, at + 2 * gap, u)
+    root = vsqrt(vadd(u, vfill_like(v, opt.eps2)))
+    vstore(P, at, vsub(v, vdiv(vscale(m, opt.factors_lr * scale), root)))
+
+
+def _ftrl_factors(opt, P, at, gap, v, s, gx, x, weight, scale):  # type: ignore[no-untyped-def]
+    if opt.factors_lr == f4(0.0):
+        return
+    inverse = f4(1.0) / opt.factors_lr
+    d = vaxpy(weight * gx, s, vscale(v, -weight * gx * x))
+    n = vload_like(P, at + 2 * gap, v)
+    total = vfma(d, d, n)
+    root = vsqrt(total)
+    moved = vmul(vscale(vsub(root, vsqrt(n)), inverse), v)
+    z = vsub(vadd(vload_like(P, at + gap, v), d), moved)
+    vstore(P, at + gap, z)
+    vstore(P, at + 2 * gap, total)
+    l1 = vfill_like(v, opt.factors_l1)
+    shrunk = vsub(z, vmax(vmin(z, l1), vscale(l1, f4(-1.0))))
+    below = vaxpy(inverse, root, vfill_like(v, FTRL_BETA * inverse + opt.factors_wd))
+    vstore(P, at, vdiv(vscale(shrunk, f4(-1.0)), below))
+
+
+_by_type(
+    row_scale,
+    {Sgd: _sgd_row_scale, AdaGrad: _plain_row_scale, Adam: _adam_row_scale, Ftrl: _plain_row_scale},
+)
+_by_type(
+    step_bias, {Sgd: _sgd_bias, AdaGrad: _adagrad_bias, Adam: _adam_bias, Ftrl: _ftrl_bias}
+)
+_by_type(
+    step_linear,
+    {Sgd: _sgd_linear, AdaGrad: _adagrad_linear, Adam: _adam_linear, Ftrl: _ftrl_linear},
+)
+_by_type(
+    step_factors,
+    {Sgd: _sgd_factors, AdaGrad: _adagrad_factors, Adam: _adam_factors, Ftrl: _ftrl_factors},
+)

@@ -1,0 +1,261 @@
+"""A vector type for numba: ``<n x float>`` values that stay in registers, and the few operations
+the kernels need.
+
+Plain numba loops over the factors neither vectorise at the full register width nor keep a row's
+sum of factors in registers; with this type one line of a kernel is one vector operation, whatever
+the processor's width (LLVM splits a vector into as many registers as it takes).
+
+Decided here: the operations and their floating-point flags. Flags allow reassociation and fused
+multiply-add, never ``nnan`` or ``ninf``: those would delete the tests for NaN and infinity.
+
+Everything is defined at module level: an intrinsic captured in a closure is pickled by a random
+id, and a kernel that captures one would never be found again in numba's cache.
+
+Offsets count elements of flat arrays. They are not checked, and negative ones do not wrap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+_F32 = ir.FloatType()
+_I32 = ir.IntType(32)
+_SAFE_FAST = ("nsz", "arcp", "contract", "afn", "reassoc")
+
+
+class Vector(types.Type):  # type: ignore[misc]
+    """The numba type of a value of `width` float32 lanes."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        super().__init__(name=f"Vector({width} x float32)")
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, fe_type: Vector) -> None:
+        super().__init__(manager, fe_type, ir.VectorType(_F32, fe_type.width))
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, offset: Any) -> Any:
+    data = cgutils.create_struct_proxy(array_type)(context, builder, array).data
+    return builder.gep(data, [offset])
+
+
+def _width(literal: Any) -> int | None:
+    return literal.literal_value if isinstance(literal, types.IntegerLiteral) else None
+
+
+def _call(builder: Any, name: str, returns: Any, takes: list[Any], values: list[Any], **kw: Any) -> Any:
+    function_type = ir.FunctionType(returns, takes)
+    function = cgutils.get_or_insert_function(builder.module, function_type, name)
+    return builder.call(function, values, **kw)
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc]
+def vload(typingctx: Any, array: Any, offset: Any, width: Any) -> Any:
+    """Return the vector ``array[offset : offset + width]``; `width` is a compile-time constant."""
+    n = _width(width)
+    if n is None:
+        return None
+    vector = ir.VectorType(_F32, n)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
+        value.align = 4
+        return value
+
+    return Vector(n)(array, types.intp, width), codegen
+
+
+@intrinsic  # type: ignore[misc]
+def vstore(typingctx: Any, array: Any, offset: Any, value: Any) -> Any:
+    """Write a vector to ``array[offset : offset + width]``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = ir.VectorType(_F32, signature.args[2].width)
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        store = builder.store(args[2], builder.bitcast(pointer, vector.as_pointer()))
+        store.align = 4
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), codegen
+
+
+def _splat(builder: Any, scalar: Any, n: int) -> Any:
+    undefined = ir.Constant(ir.VectorType(_F32, n), ir.Undefined)
+    one = builder.insert_element(undefined, scalar, _I32(0))
+    lanes = ir.Constant(ir.VectorType(_I32, n), [0] * n)
+    return builder.shuffle_vector(one, undefined, lanes)
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[misc]
+def vsplat(typingctx: Any, scalar: Any, width: Any) -> Any:
+    """Return a vector of `width` lanes that all hold the float32 `scalar`."""
+    n = _width(width)
+    if n is None:
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _splat(builder, args[0], n)
+
+    return Vector(n)(types.float32, width), codegen
+
+
+@intrinsic  # type: ignore[misc]
+def vscale(typingctx: Any, x: Any, scalar: Any) -> Any:
+    """Return ``scalar * x`` for a vector x and a float32 scalar."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fmul(args[0], _splat(builder, args[1], args[0].type.count), flags=_SAFE_FAST)
+
+    return x(x, types.float32), codegen
+
+
+@intrinsic  # type: ignore[misc]
+def vaxpy(typingctx: Any, scalar: Any, x: Any, y: Any) -> Any:
+    """Return ``scalar * x + y`` (fused) for vectors x, y and a float32 scalar."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = args[1].type
+        a = _splat(builder, args[0], vector.count)
+        name = f"llvm.fma.v{vector.count}f32"
+        return _call(builder, name, vector, [vector] * 3, [a, args[1], args[2]])
+
+    return x(types.float32, x, x), codegen
+
+
+@intrinsic  # type: ignore[misc]
+def vfill_like(typingctx: Any, like: Any, scalar: Any) -> Any:
+    """Return a vector as wide as `like` whose lanes all hold the float32 `scalar`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _splat(builder, args[1], args[0].type.count)
+
+    return like(like, types.float32), codegen
+
+
+def _elementwise(method: str, text: str) -> Any:
+    @intrinsic  # type: ignore[misc]
+    def operation(typingctx: Any, x: Any, y: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return getattr(builder, method)(args[0], args[1], flags=_SAFE_FAST)
+
+        return x(x, x), codegen
+
+    operation.__doc__ = text
+    return operation
+
+
+vadd = _elementwise("fadd", "Return x + y, lane by lane.")
+vsub = _elementwise("fsub", "Return x - y, lane by lane.")
+vmul = _elementwise("fmul", "Return x * y, lane by lane.")
+vdiv = _elementwise("fdiv", "Return x / y, lane by lane.")
+
+
+def _llvm(name: str, arity: int, text: str, flags: tuple[str, ...] = ()) -> Any:
+    """Make an operation of the LLVM intrinsic `name` on vectors of any width."""
+
+    def emit(builder: Any, args: Any) -> Any:
+        vector = args[0].type
+        full = f"llvm.{name}.v{vector.count}f32"
+        return _call(builder, full, vector, [vector] * arity, list(args), fastmath=flags)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return emit(builder, args)
+
+    def one(typingctx: Any, x: Any) -> Any:
+        return x(x), codegen
+
+    def two(typingctx: Any, x: Any, y: Any) -> Any:
+        return x(x, x), codegen
+
+    def three(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
+        return x(x, x, x), codegen
+
+    operation = intrinsic({1: one, 2: two, 3: three}[arity])
+    operation.__doc__ = text
+    return operation
+
+
+vfma: Callable[..., Any] = _llvm("fma", 3, "Return x * y + z, fused.")
+vsqrt: Callable[..., Any] = _llvm("sqrt", 1, "Return the square roots.", _SAFE_FAST)
+vmin: Callable[..., Any] = _llvm("minnum", 2, "Return the smaller of x and y, lane by lane.")
+vmax: Callable[..., Any] = _llvm("maxnum", 2, "Return the larger of x and y, lane by lane.")
+
+
+@intrinsic  # type: ignore[misc]
+def vsum(typingctx: Any, x: Any) -> Any:
+    """Return the sum of the lanes as a float32, in any order."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = args[0].type
+        name = f"llvm.vector.reduce.fadd.v{vector.count}f32"
+        flags = ("reassoc", "nsz")
+        return _call(builder, name, _F32, [_F32, vector], [_F32(0.0), args[0]], fastmath=flags)
+
+    return types.float32(x), codegen
+
+
+@intrinsic  # type: ignore[misc]
+def prefetch(typingctx: Any, array: Any, offset: Any) -> Any:
+    """Ask for the cache line of ``array[offset]``; harmless wherever it points."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte_pointer = ir.IntType(8).as_pointer()
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        read, keep, data = _I32(0), _I32(3), _I32(1)
+        _call(
+            builder,
+            "llvm.prefetch.p0",
+            ir.VoidType(),
+            [byte_pointer, _I32, _I32, _I32],
+            [builder.bitcast(pointer, byte_pointer), read, keep, data],
+        )
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
+
+
+@intrinsic  # type: ignore[misc]
+def load(typingctx: Any, array: Any, offset: Any) -> Any:
+    """Return ``array[offset]`` without numba's test for negative indices, which costs up to 2x."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_pointer(context, builder, signature.args[0], args[0], args[1]))
+
+    return array.dtype(array, types.intp), codegen
+
+
+@intrinsic  # type: ignore[misc]
+def store(typingctx: Any, array: Any, offset: Any, value: Any) -> Any:
+    """Write ``array[offset] = value`` without the test for negative indices."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array_type = signature.args[0]
+        cast = context.cast(builder, args[2], signature.args[2], array_type.dtype)
+        builder.store(cast, _pointer(context, builder, array_type, args[0], args[1]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), codegen
+
+
+@intrinsic  # type: ignore[misc]
+def vload_like(typingctx: Any, array: Any, offset: Any, like: Any) -> Any:
+    """Return the vector at ``array[offset:]`` that is as wide as the vector `like`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = args[2].type
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        value = builder.load(builder.bitcast(pointer, vector.as_pointer()))
+        value.align = 4
+        return value
+
+    return like(array, types.intp, like), codegen
