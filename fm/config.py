@@ -213,7 +213,11 @@ class TrainConfig:
         high=2**31 - 1,
     )
     seed: int = _p(
-        0, "start of all randomness: initial values, order, split", "training", low=0, high=2**32 - 1
+        0,
+        "start of all randomness: initial values, order, split",
+        "training",
+        low=0,
+        high=2**32 - 1,
     )
     shuffle: bool | None = _p(
         None,
@@ -231,7 +235,8 @@ class TrainConfig:
     validation_fraction: float | None = _p(
         None,
         "part of the training rows held out for early stopping when no validation data is given; "
-        "0: none (not set: 0.1 from 1,000 rows on, else 0; optimizer=sagemaker: 0)",
+        "0: none (not set: 0.1 from 1,000 rows on, else 0; none without early stopping, and for "
+        "optimizer=sagemaker)",
         "training",
         kind=float,
         low=0,
@@ -244,6 +249,13 @@ class TrainConfig:
         "training",
         low=0,
     )
+    refit: bool | None = _p(
+        None,
+        "after early stopping on held-out rows, train again on all rows for the best number of "
+        "epochs (not set: up to a million rows)",
+        "training",
+        kind=bool,
+    )
     metric: str = _p(
         "auto",
         "what early stopping watches on the validation data; auto: rmse or log_loss",
@@ -253,7 +265,10 @@ class TrainConfig:
 
     bias_lr: float | None = _rate("learning rate of w0")
     linear_lr: float | None = _rate("learning rate of w")
-    factors_lr: float | None = _rate("learning rate of V")
+    factors_lr: float | None = _rate(
+        "learning rate of V (not set, optimizer=sgd: all three rates are divided by half the mean "
+        "squared norm of the rows where that exceeds 1, so that rows of many entries do not overshoot)"
+    )
     lr_decay: float | None = _p(
         None,
         "the learning rates of epoch e (from 0) are divided by 1 + lr_decay * e",
@@ -276,7 +291,11 @@ class TrainConfig:
         kind=float,
     )
     eps: float | None = _p(
-        None, "added to the denominator of adagrad and adam steps", "learning rates", kind=float, low=0
+        None,
+        "added to the denominator of adagrad and adam steps",
+        "learning rates",
+        kind=float,
+        low=0,
     )
 
     bias_wd: float | None = _decay("L2 penalty of w0")
@@ -310,7 +329,10 @@ class TrainConfig:
         "compatibility",
     )
     batch_metrics_publish_interval: int = _p(
-        500, "sagemaker: batches between two lines of batch metrics in the log", "compatibility", low=1
+        500,
+        "sagemaker: batches between two lines of batch metrics in the log",
+        "compatibility",
+        low=1,
     )
 
     def __post_init__(self) -> None:
@@ -337,8 +359,11 @@ class TrainConfig:
                         f"{name}: expected 0 because optimizer is {self.optimizer}, found "
                         f"{getattr(self, name):g}; use optimizer=ftrl for exact zeros"
                     )
-        metrics = ("rmse", "mae") if self.predictor_type == REGRESSOR else (
-            "log_loss", "accuracy", "f1", "auc")
+        metrics = (
+            ("rmse", "mae")
+            if self.predictor_type == REGRESSOR
+            else ("log_loss", "accuracy", "f1", "auc")
+        )
         if self.predictor_type in (REGRESSOR, CLASSIFIER) and self.metric not in ("auto", *metrics):
             problems.append(
                 f"metric: expected auto, {', '.join(metrics)} because predictor_type is "
@@ -450,32 +475,31 @@ _SAGEMAKER = {
     "bias_init_method": "normal", "bias_init_sigma": 0.01,
     "linear_init_sigma": 0.01, "factors_init_sigma": 0.001,
 }  # fmt: skip
-_OURS = {
-    "shuffle": True, "scale_target": True,
-    "linear_init_sigma": 0.0, "factors_init_sigma": 0.05,
-}  # fmt: skip
 
 
-def _recipe(lr: float, wd: float, **more: Any) -> dict[str, Any]:
+def _recipe(rates: tuple[float, float], wd: tuple[float, float], **more: Any) -> dict[str, Any]:
+    """Return a recipe: learning rates of (w0 and w, V), L2 penalties of (w, V)."""
     return {
-        **_OURS,
-        "bias_lr": lr, "linear_lr": lr, "factors_lr": lr,
-        "bias_wd": 0.0, "linear_wd": wd, "factors_wd": wd,
+        "shuffle": True, "scale_target": True,
+        "bias_lr": rates[0], "linear_lr": rates[0], "factors_lr": rates[1],
+        "bias_wd": 0.0, "linear_wd": wd[0], "factors_wd": wd[1],
+        "linear_init_sigma": 0.0, "factors_init_sigma": 0.015,
         "lr_decay": 0.0, "eps": 1e-8,
         **more,
     }  # fmt: skip
 
 
-# What "not set" means, by optimizer and task.
+# What "not set" means, by optimizer and task; chosen on held-out parts of the training data of
+# nine data sets (scripts/bench/tune.py). fm.fitting divides sgd's rates where rows are long.
 RECIPES: dict[tuple[str, str], dict[str, Any]] = {
-    ("sgd", REGRESSOR): _recipe(0.01, 0.05),
-    ("sgd", CLASSIFIER): _recipe(0.02, 0.02),
-    ("adagrad", REGRESSOR): _recipe(0.05, 0.02),
-    ("adagrad", CLASSIFIER): _recipe(0.05, 0.01),
-    ("adam", REGRESSOR): _recipe(0.001, 0.02),
-    ("adam", CLASSIFIER): _recipe(0.001, 0.01),
-    ("ftrl", REGRESSOR): _recipe(0.05, 0.02),
-    ("ftrl", CLASSIFIER): _recipe(0.05, 0.01),
+    ("sgd", REGRESSOR): _recipe((0.01, 0.02), (0.005, 0.05), lr_decay=0.02),
+    ("sgd", CLASSIFIER): _recipe((0.012, 0.03), (0.005, 0.02)),
+    ("adagrad", REGRESSOR): _recipe((0.05, 0.05), (0.02, 0.02)),
+    ("adagrad", CLASSIFIER): _recipe((0.05, 0.05), (0.01, 0.01)),
+    ("adam", REGRESSOR): _recipe((0.001, 0.001), (0.02, 0.02)),
+    ("adam", CLASSIFIER): _recipe((0.001, 0.001), (0.01, 0.01)),
+    ("ftrl", REGRESSOR): _recipe((0.05, 0.05), (0.02, 0.02)),
+    ("ftrl", CLASSIFIER): _recipe((0.05, 0.05), (0.01, 0.01)),
     ("sagemaker", REGRESSOR): _SAGEMAKER,
     ("sagemaker", CLASSIFIER): _SAGEMAKER,
 }

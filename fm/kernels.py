@@ -25,9 +25,9 @@ sequential one.
 
 from __future__ import annotations
 
-import inspect
+import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +36,8 @@ from numba.extending import overload
 from fm.jit import SOURCE_VERSION, jit
 from fm.optimizers import row_scale, step_bias, step_factors, step_linear
 from fm.simd import (
+    clamp,
+    index,
     load,
     prefetch,
     store,
@@ -85,17 +87,17 @@ def loss_terms(loss, p, y):  # type: ignore[no-untyped-def]
 def _loss_terms(loss: Any, p: Any, y: Any) -> Callable[..., Any] | None:
     def squared(loss, p, y):  # type: ignore[no-untyped-def]
         g = p - y
-        h = loss.rescale * max(min(g, loss.clip), -loss.clip)
+        h = loss.rescale * clamp(g, -loss.clip, loss.clip)
         return h, np.float64(f4(0.5) * g * g), 1.0
 
     def logistic(loss, p, y):  # type: ignore[no-untyped-def]
-        e = np.exp(-abs(p))  # never overflows
+        e = f4(math.exp(-abs(p)))  # never overflows
         sigmoid = f4(1.0) / (f4(1.0) + e)
         if p < f4(0.0):
             sigmoid = e * sigmoid
         g = sigmoid - y
-        h = loss.rescale * max(min(g, loss.clip), -loss.clip)
-        return h, np.float64(max(p, f4(0.0)) - y * p), 1.0 + np.float64(e)
+        h = loss.rescale * clamp(g, -loss.clip, loss.clip)
+        return h, np.float64(clamp(p, f4(0.0), p) - y * p), 1.0 + np.float64(e)
 
     return {Squared: squared, Logistic: logistic}.get(getattr(loss, "instance_class", None))  # type: ignore[arg-type]
 
@@ -125,7 +127,7 @@ def layout(num_factors: int) -> Layout:
     return Layout(32, -(-num_factors // 32))
 
 
-@lru_cache(maxsize=None)
+@cache
 def training_kernel(
     width: int, chunks: int, entries: int, onehot: bool, weighted: bool, states: int
 ) -> Callable[..., Any]:
@@ -145,9 +147,10 @@ def training_kernel(
     Returns
     -------
     callable
-        ``epoch(order, indptr, indices, values, y, weight, loss, opt, scratch, margins, B, W, P)``
-        -> sum of the (weighted) losses of the rows, each before its own step. Updates B, W and P
-        in place and writes the score of row ``order[t]`` to ``margins[t]``. `loss` and `opt` are
+        ``epoch(order, begin, stop, indptr, indices, values, y, weight, loss, opt, scratch,
+        margins, B, W, P)`` -> sum of the (weighted) losses of the rows ``order[begin:stop]``, each
+        before its own step. Updates B, W and P in place and writes the score of row ``order[t]``
+        to ``margins[t]``. `order` ends with padding (:func:`padded_order`). `loss` and `opt` are
         values of this module's and fm.optimizers' classes; their types choose the code.
     """
     gap = width * chunks
@@ -156,18 +159,16 @@ def training_kernel(
     version = SOURCE_VERSION
 
     def epoch(  # type: ignore[no-untyped-def]
-        order, indptr, indices, values, y, weight, loss, opt, scratch, margins, B, W, P
+        order, begin, stop, indptr, indices, values, y, weight, loss, opt, scratch, margins, B, W, P
     ):
         total = 0.0
         product = 1.0
         b = f4(B[0])
-        rows = order.size
-        last = rows - 1
         one = f4(1.0)
         version  # noqa: B018  a part of the cache key
-        for t in range(rows):
+        for t in range(begin, stop):
             # Ask for what later rows need: their data first, then the parameters they name.
-            r = np.int64(load(order, min(t + _DATA_AHEAD, last)))
+            r = index(order, t + _DATA_AHEAD)
             prefetch(y, r)
             if weighted:
                 prefetch(weight, r)
@@ -175,33 +176,33 @@ def training_kernel(
                 a = r * entries
                 end = a + entries
             else:
-                prefetch(indptr, np.int64(load(order, min(t + 2 * _DATA_AHEAD, last))))
-                a = np.int64(load(indptr, r))
-                end = np.int64(load(indptr, r + 1))
+                prefetch(indptr, index(order, t + 2 * _DATA_AHEAD))
+                a = index(indptr, r)
+                end = index(indptr, r + 1)
             for j in range(a, end, 16):
                 prefetch(indices, j)
                 if not onehot:
                     prefetch(values, j)
-            r = np.int64(load(order, min(t + _AHEAD, last)))
+            r = index(order, t + _AHEAD)
             if entries:
                 a = r * entries
                 end = a + entries
             else:
-                a = np.int64(load(indptr, r))
-                end = np.int64(load(indptr, r + 1))
+                a = index(indptr, r)
+                end = index(indptr, r + 1)
             for j in range(a, end):
-                c = np.int64(load(indices, j))
+                c = index(indices, j)
                 prefetch(W, c * wide)
                 for line in range(0, stride, 16):
                     prefetch(P, c * stride + line)
 
-            r = np.int64(load(order, t))
+            r = index(order, t)
             if entries:
                 a = r * entries
                 m = entries
             else:
-                a = np.int64(load(indptr, r))
-                m = np.int64(load(indptr, r + 1)) - a
+                a = index(indptr, r)
+                m = index(indptr, r + 1) - a
 
             # Forward.
             linear = f4(0.0)
@@ -215,7 +216,7 @@ def training_kernel(
                 q2 = vsplat(f4(0.0), width)
                 q3 = vsplat(f4(0.0), width)
                 for j in range(a, a + m):
-                    c = np.int64(load(indices, j))
+                    c = index(indices, j)
                     v = vload(P, c * stride + chunk * width, width)
                     if onehot:
                         if chunk == 0:
@@ -249,23 +250,23 @@ def training_kernel(
             g, addend, factor = loss_terms(loss, p, load(y, r))
             if weighted:
                 sample_weight = load(weight, r)
-                total += sample_weight * (addend + np.log(factor))
+                total += sample_weight * (addend + math.log(factor))
             else:
                 sample_weight = one
                 total += addend
                 product *= factor
                 if product > 1e100:
-                    total += np.log(product)
+                    total += math.log(product)
                     product = 1.0
 
             # Backward.
-            scale = row_scale(opt, B, sample_weight, squares, max(length, f4(0.0)))
+            scale = row_scale(opt, B, sample_weight, squares, clamp(length, f4(0.0), length))
             b = step_bias(opt, B, b, g, sample_weight, scale)
             for chunk in range(chunks):
                 if chunks > 1:
                     s = vload(scratch, chunk * width, width)
                 for j in range(a, a + m):
-                    c = np.int64(load(indices, j))
+                    c = index(indices, j)
                     x = one
                     if not onehot:
                         x = load(values, j)
@@ -275,60 +276,58 @@ def training_kernel(
                     v = vload(P, at, width)
                     step_factors(opt, P, at, gap, v, s, g * x, x, sample_weight, scale)
         B[0] = b
-        return total + np.log(product)
+        return total + math.log(product)
 
     return jit(epoch)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _scoring_kernel(width: int, chunks: int, entries: int, onehot: bool) -> Callable[..., Any]:
     stride = width * chunks
     version = SOURCE_VERSION
 
-    def score(order, indptr, indices, values, b, W, P, wide, block, out):  # type: ignore[no-untyped-def]
-        rows = order.size
-        last = rows - 1
+    def score(order, rows, indptr, indices, values, b, W, P, wide, block, out):  # type: ignore[no-untyped-def]
         version  # noqa: B018  a part of the cache key
         for t in range(rows):
-            r = np.int64(load(order, min(t + _DATA_AHEAD, last)))
+            r = index(order, t + _DATA_AHEAD)
             if entries:
                 a = r * entries
                 end = a + entries
             else:
-                prefetch(indptr, np.int64(load(order, min(t + 2 * _DATA_AHEAD, last))))
-                a = np.int64(load(indptr, r))
-                end = np.int64(load(indptr, r + 1))
+                prefetch(indptr, index(order, t + 2 * _DATA_AHEAD))
+                a = index(indptr, r)
+                end = index(indptr, r + 1)
             for j in range(a, end, 16):
                 prefetch(indices, j)
                 if not onehot:
                     prefetch(values, j)
-            r = np.int64(load(order, min(t + _AHEAD, last)))
+            r = index(order, t + _AHEAD)
             if entries:
                 a = r * entries
                 end = a + entries
             else:
-                a = np.int64(load(indptr, r))
-                end = np.int64(load(indptr, r + 1))
+                a = index(indptr, r)
+                end = index(indptr, r + 1)
             for j in range(a, end):
-                c = np.int64(load(indices, j))
+                c = index(indices, j)
                 prefetch(W, c * wide)
                 for line in range(0, stride, 16):
                     prefetch(P, c * block + line)
 
-            r = np.int64(load(order, t))
+            r = index(order, t)
             if entries:
                 a = r * entries
                 end = a + entries
             else:
-                a = np.int64(load(indptr, r))
-                end = np.int64(load(indptr, r + 1))
+                a = index(indptr, r)
+                end = index(indptr, r + 1)
             linear = f4(0.0)
             interaction = f4(0.0)
             for chunk in range(chunks):
                 s = vsplat(f4(0.0), width)
                 q = vsplat(f4(0.0), width)
                 for j in range(a, end):
-                    c = np.int64(load(indices, j))
+                    c = index(indices, j)
                     v = vload(P, c * block + chunk * width, width)
                     if onehot:
                         if chunk == 0:
@@ -360,7 +359,7 @@ def score_rows(
     Parameters
     ----------
     rows : ndarray of int32
-        Row numbers, in any order.
+        Row numbers in any order, with padding (:func:`padded_order`).
     csr : CsrArrays
         The matrix.
     w0, W, P : float, ndarray, ndarray
@@ -368,12 +367,14 @@ def score_rows(
     lanes : Layout
         How V's rows lie in P.
     """
-    out = np.empty(rows.size, np.float32)
+    count = rows.size - PADDING
+    out = np.empty(count, np.float32)
     kernel = _scoring_kernel(lanes.width, lanes.chunks, csr.entries, csr.onehot)
     wide = 1 + states
     kernel(
-        rows, csr.indptr, csr.indices, csr.values, f4(w0), W, P, wide, wide * lanes.padded, out
-    )
+        rows, count, csr.indptr, csr.indices, csr.values, f4(w0), W, P,
+        wide, wide * lanes.padded, out,
+    )  # fmt: skip
     return out
 
 
@@ -389,8 +390,16 @@ def predict_scores(
     if lanes.padded != k:
         V = np.pad(V, ((0, 0), (0, lanes.padded - k)))
     csr = csr_arrays(X, onehot, entries_per_row)
-    rows = np.arange(X.shape[0], dtype=np.int32)
+    rows = padded_order(np.arange(X.shape[0], dtype=np.int32))
     return score_rows(rows, csr, w0, plain(w), plain(V).reshape(-1), lanes)
+
+
+PADDING = 2 * _DATA_AHEAD
+
+
+def padded_order(rows: np.ndarray) -> np.ndarray:
+    """Return `rows` followed by copies of its last item: the kernels look ahead without a test."""
+    return np.pad(rows, (0, PADDING), mode="edge") if rows.size else np.zeros(PADDING, np.int32)
 
 
 class CsrArrays(NamedTuple):
@@ -432,14 +441,15 @@ class _WritableAlias:
 
 
 @jit
-def shuffle(order, state):  # type: ignore[no-untyped-def]
-    """Permute `order` in place (Fisher-Yates); `state` is a uint64 seed other than 0.
+def shuffle(order, count, state):  # type: ignore[no-untyped-def]
+    """Permute ``order[:count]`` in place (Fisher-Yates); `state` is a uint64 seed other than 0.
 
     A kernel of its own because numpy's permutation costs as much as training on the rows does.
-    Marsaglia's xorshift64; the multiply-shift maps 32 random bits to [0, i].
+    Marsaglia's xorshift64; the multiply-shift maps 32 random bits to [0, i]. The padding behind
+    the rows (:func:`padded_order`) is brought in line with the new last row.
     """
     x = np.uint64(state)
-    for i in range(order.size - 1, 0, -1):
+    for i in range(count - 1, 0, -1):
         x ^= x << np.uint64(13)
         x ^= x >> np.uint64(7)
         x ^= x << np.uint64(17)
@@ -447,3 +457,5 @@ def shuffle(order, state):  # type: ignore[no-untyped-def]
         t = load(order, i)
         store(order, i, load(order, j))
         store(order, j, t)
+    for i in range(count, order.size):
+        store(order, i, load(order, count - 1))

@@ -19,8 +19,9 @@ Symbols as in ``fm.kernels``; P and W hold per feature the parameter and the two
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,8 @@ from fm.jit import SOURCE_VERSION, jit
 from fm.kernels import loss_terms
 from fm.optimizers import BETA1, BETA2
 from fm.simd import (
+    clamp,
+    index,
     load,
     store,
     vadd,
@@ -65,7 +68,7 @@ class LazyAdam(NamedTuple):
     clip: float
 
 
-@lru_cache(maxsize=None)
+@cache
 def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> Callable[..., None]:
     """Return the compiled loop over the batches of one epoch.
 
@@ -79,8 +82,9 @@ def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> C
     Returns
     -------
     callable
-        ``epoch(order, indptr, indices, values, y, weight, loss, opt, batch, pad, space, margins,
-        B, W, P)`` -> score of the rows that filled up the last batch. `batch` is the number of
+        ``epoch(order, start, stop, indptr, indices, values, y, weight, loss, opt, batch, pad,
+        space, margins, B, W, P)`` trains on the rows ``order[start:stop]``, in batches, and
+        returns the score of the rows that filled up the last one. `batch` is the number of
         rows per step, `pad` whether to fill up the last batch, `space` a :class:`Workspace`.
         Updates B = [w0, m, v, beta1^t, beta2^t], W and P in place; writes each row's score,
         before its batch's step, to margins.
@@ -90,30 +94,46 @@ def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> C
     version = SOURCE_VERSION
 
     def epoch(  # type: ignore[no-untyped-def]
-        order, indptr, indices, values, y, weight, loss, opt, batch, pad, space, margins, B, W, P
+        order,
+        start,
+        stop,
+        indptr,
+        indices,
+        values,
+        y,
+        weight,
+        loss,
+        opt,
+        batch,
+        pad,
+        space,
+        margins,
+        B,
+        W,
+        P,
     ):
         sums, gradients, slot, touched, first, entry_row, entry_value = space
         one = f4(1.0)
         pad_score = f4(B[0])
         version  # noqa: B018  a part of the cache key
-        for begin in range(0, order.size, batch):
-            rows = min(batch, order.size - begin)
+        for begin in range(start, stop, batch):
+            rows = min(batch, stop - begin)
             b = f4(B[0])
             bias_gradient = 0.0
             features = 0
 
             # Forward: scores, derivatives, and which features occur how often.
             for i in range(rows):
-                r = np.int64(load(order, begin + i))
-                a = np.int64(load(indptr, r))
-                end = np.int64(load(indptr, r + 1))
+                r = index(order, begin + i)
+                a = index(indptr, r)
+                end = index(indptr, r + 1)
                 linear = f4(0.0)
                 interaction = f4(0.0)
                 for chunk in range(chunks):
                     s = vsplat(f4(0.0), width)
                     q = vsplat(f4(0.0), width)
                     for j in range(a, end):
-                        c = np.int64(load(indices, j))
+                        c = index(indices, j)
                         v = vload(P, c * stride + chunk * width, width)
                         x = one
                         if not onehot:
@@ -133,8 +153,8 @@ def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> C
                 store(gradients, i, g)
                 bias_gradient += g
                 for j in range(a, end):
-                    c = np.int64(load(indices, j))
-                    u = np.int64(load(slot, c))
+                    c = index(indices, j)
+                    u = index(slot, c)
                     if u < 0:
                         u = features
                         features += 1
@@ -154,9 +174,9 @@ def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> C
                 store(first, u, filled)
             # ... and, filled from the back, the place of its first one (rows stay in order).
             for i in range(rows - 1, -1, -1):
-                r = np.int64(load(order, begin + i))
-                for j in range(np.int64(load(indptr, r)), np.int64(load(indptr, r + 1))):
-                    u = np.int64(load(slot, np.int64(load(indices, j))))
+                r = index(order, begin + i)
+                for j in range(index(indptr, r), index(indptr, r + 1)):
+                    u = index(slot, index(indices, j))
                     at = load(first, u) - 1
                     store(first, u, at)
                     store(entry_row, at, i)
@@ -166,19 +186,19 @@ def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> C
             # One Adam step.
             B[3] *= np.float64(BETA1)
             B[4] *= np.float64(BETA2)
-            correction = f4(np.sqrt(1.0 - B[4]) / (1.0 - B[3]))
+            correction = f4(math.sqrt(1.0 - B[4]) / (1.0 - B[3]))
             d = f4(bias_gradient) * opt.rescale + opt.bias_wd * b
-            d = max(min(d, opt.clip), -opt.clip)
+            d = clamp(d, -opt.clip, opt.clip)
             B[1] = BETA1 * B[1] + (one - BETA1) * d
             B[2] = BETA2 * B[2] + (one - BETA2) * d * d
-            B[0] -= opt.bias_lr * correction * f4(B[1]) / (f4(np.sqrt(B[2])) + opt.eps)
+            B[0] -= opt.bias_lr * correction * f4(B[1]) / (f4(math.sqrt(B[2])) + opt.eps)
             for u in range(features):
-                c = np.int64(load(touched, u))
+                c = index(touched, u)
                 store(slot, c, -1)
-                begin_entry = np.int64(load(first, u))
+                begin_entry = index(first, u)
                 end_entry = filled
                 if u + 1 < features:
-                    end_entry = np.int64(load(first, u + 1))
+                    end_entry = index(first, u + 1)
                 for chunk in range(chunks):
                     at = c * stride + chunk * width
                     v = vload(P, at, width)
@@ -186,7 +206,7 @@ def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> C
                     gx = f4(0.0)
                     gxx = f4(0.0)
                     for e in range(begin_entry, end_entry):
-                        i = np.int64(load(entry_row, e))
+                        i = index(entry_row, e)
                         h = load(gradients, i)
                         x = one
                         if not onehot:
@@ -198,12 +218,12 @@ def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> C
                     if chunk == 0:
                         w = load(W, c * 3)
                         d = gx * opt.rescale + opt.linear_wd * w
-                        d = max(min(d, opt.clip), -opt.clip)
+                        d = clamp(d, -opt.clip, opt.clip)
                         m = BETA1 * load(W, c * 3 + 1) + (one - BETA1) * d
                         n = BETA2 * load(W, c * 3 + 2) + (one - BETA2) * d * d
                         store(W, c * 3 + 1, m)
                         store(W, c * 3 + 2, n)
-                        step = opt.linear_lr * correction * m / (np.sqrt(n) + opt.eps)
+                        step = opt.linear_lr * correction * m / (math.sqrt(n) + opt.eps)
                         store(W, c * 3, w - step)
                     clip = vfill_like(v, opt.clip)
                     dv = vaxpy(opt.rescale, total, vscale(v, opt.factors_wd - opt.rescale * gxx))

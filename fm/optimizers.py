@@ -30,6 +30,7 @@ FTRL-proximal: McMahan et al. (2013), Ad Click Prediction, algorithm 1.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -37,6 +38,7 @@ import numpy as np
 from numba.extending import overload
 
 from fm.simd import (
+    clamp,
     load,
     store,
     vadd,
@@ -157,7 +159,7 @@ def _adam_row_scale(opt, B, weight, linear_norm, factors_norm):  # type: ignore[
     power2 = B[4] * BETA2
     B[3] = power1 if power1 > 1e-30 else 0.0
     B[4] = power2 if power2 > 1e-30 else 0.0
-    return f4(np.sqrt(1.0 - B[4]) / (1.0 - B[3]))
+    return f4(math.sqrt(1.0 - B[4]) / (1.0 - B[3]))
 
 
 # --- step_bias ------------------------------------------------------------------------------------
@@ -172,23 +174,23 @@ def _sgd_bias(opt, B, b, g, weight, scale):  # type: ignore[no-untyped-def]
 def _adagrad_bias(opt, B, b, g, weight, scale):  # type: ignore[no-untyped-def]
     d = weight * (g + opt.bias_wd * b)
     B[1] += d * d
-    return b - opt.bias_lr * d / f4(np.sqrt(f4(B[1]) + opt.eps2))
+    return b - opt.bias_lr * d / f4(math.sqrt(f4(B[1]) + opt.eps2))
 
 
 def _adam_bias(opt, B, b, g, weight, scale):  # type: ignore[no-untyped-def]
     d = weight * (g + opt.bias_wd * b)
     B[1] = BETA1 * B[1] + (f4(1.0) - BETA1) * d
     B[2] = BETA2 * B[2] + (f4(1.0) - BETA2) * d * d
-    return b - opt.bias_lr * scale * f4(B[1]) / f4(np.sqrt(f4(B[2]) + opt.eps2))
+    return b - opt.bias_lr * scale * f4(B[1]) / f4(math.sqrt(f4(B[2]) + opt.eps2))
 
 
 def _ftrl_bias(opt, B, b, g, weight, scale):  # type: ignore[no-untyped-def]
     if opt.bias_lr == f4(0.0):
         return b
     d = weight * g
-    root = np.sqrt(B[2])
+    root = math.sqrt(B[2])
     B[2] += d * d
-    new_root = np.sqrt(B[2])
+    new_root = math.sqrt(B[2])
     B[1] += d - (new_root - root) / opt.bias_lr * b
     return f4(-B[1] / ((FTRL_BETA + new_root) / opt.bias_lr + opt.bias_wd))
 
@@ -208,7 +210,7 @@ def _adagrad_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-d
     d = weight * (gx + opt.linear_wd * w)
     total = load(W, at + 1) + d * d
     store(W, at + 1, total)
-    store(W, at, w - opt.linear_lr * d / np.sqrt(total + opt.eps2))
+    store(W, at, w - opt.linear_lr * d / math.sqrt(total + opt.eps2))
 
 
 def _adam_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-def]
@@ -218,7 +220,7 @@ def _adam_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-def]
     u = BETA2 * load(W, at + 2) + (f4(1.0) - BETA2) * d * d
     store(W, at + 1, m)
     store(W, at + 2, u)
-    store(W, at, w - opt.linear_lr * scale * m / np.sqrt(u + opt.eps2))
+    store(W, at, w - opt.linear_lr * scale * m / math.sqrt(u + opt.eps2))
 
 
 def _ftrl_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-def]
@@ -228,11 +230,11 @@ def _ftrl_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-def]
     d = weight * gx
     n = load(W, at + 2)
     total = n + d * d
-    root = np.sqrt(total)
-    z = load(W, at + 1) + d - (root - np.sqrt(n)) / opt.linear_lr * w
+    root = math.sqrt(total)
+    z = load(W, at + 1) + d - (root - math.sqrt(n)) / opt.linear_lr * w
     store(W, at + 1, z)
     store(W, at + 2, total)
-    shrunk = z - max(min(z, opt.linear_l1), -opt.linear_l1)  # 0 exactly where |z| <= l1
+    shrunk = z - clamp(z, -opt.linear_l1, opt.linear_l1)  # 0 exactly where |z| <= l1
     store(W, at, -shrunk / ((FTRL_BETA + root) / opt.linear_lr + opt.linear_wd))
 
 
@@ -288,9 +290,7 @@ _by_type(
     row_scale,
     {Sgd: _sgd_row_scale, AdaGrad: _plain_row_scale, Adam: _adam_row_scale, Ftrl: _plain_row_scale},
 )
-_by_type(
-    step_bias, {Sgd: _sgd_bias, AdaGrad: _adagrad_bias, Adam: _adam_bias, Ftrl: _ftrl_bias}
-)
+_by_type(step_bias, {Sgd: _sgd_bias, AdaGrad: _adagrad_bias, Adam: _adam_bias, Ftrl: _ftrl_bias})
 _by_type(
     step_linear,
     {Sgd: _sgd_linear, AdaGrad: _adagrad_linear, Adam: _adam_linear, Ftrl: _ftrl_linear},

@@ -52,7 +52,9 @@ def _width(literal: Any) -> int | None:
     return literal.literal_value if isinstance(literal, types.IntegerLiteral) else None
 
 
-def _call(builder: Any, name: str, returns: Any, takes: list[Any], values: list[Any], **kw: Any) -> Any:
+def _call(
+    builder: Any, name: str, returns: Any, takes: list[Any], values: list[Any], **kw: Any
+) -> Any:
     function_type = ir.FunctionType(returns, takes)
     function = cgutils.get_or_insert_function(builder.module, function_type, name)
     return builder.call(function, values, **kw)
@@ -232,6 +234,29 @@ def load(typingctx: Any, array: Any, offset: Any) -> Any:
         return builder.load(_pointer(context, builder, signature.args[0], args[0], args[1]))
 
     return array.dtype(array, types.intp), codegen
+
+
+@intrinsic  # type: ignore[misc]
+def index(typingctx: Any, array: Any, offset: Any) -> Any:
+    """Return ``array[offset]`` of an integer array as an int64, without any test."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = builder.load(_pointer(context, builder, signature.args[0], args[0], args[1]))
+        return context.cast(builder, value, signature.args[0].dtype, types.int64)
+
+    return types.int64(array, types.intp), codegen
+
+
+@intrinsic  # type: ignore[misc]
+def clamp(typingctx: Any, x: Any, low: Any, high: Any) -> Any:
+    """Return the float32 x moved into [low, high]."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        x, low, high = args
+        capped = _call(builder, "llvm.minnum.f32", _F32, [_F32] * 2, [x, high])
+        return _call(builder, "llvm.maxnum.f32", _F32, [_F32] * 2, [capped, low])
+
+    return types.float32(types.float32, types.float32, types.float32), codegen
 
 
 @intrinsic  # type: ignore[misc]

@@ -28,7 +28,7 @@ _FORMAT = "fm-checkpoint-1"
 _PROGRESS = (
     "center", "scale", "epoch", "history", "best_epoch", "best_value", "finished",
 )  # fmt: skip
-_LARGE = 1 << 26  # bytes from which memory is worth managing by hand
+_LARGE = 1 << 25  # bytes from which memory is worth managing by hand
 
 
 def aligned_zeros(size: int) -> np.ndarray:
@@ -99,8 +99,6 @@ class TrainState:
             self.states, bias_states = recipe.num_states, recipe.bias_states
         wide = 1 + self.states
         self.B = np.zeros(1 + bias_states, np.float64)
-        if bias_states == 4:
-            self.B[3:] = 1.0  # beta1^0, beta2^0
         self.W = aligned_zeros(self.num_features * wide)
         self.P = aligned_zeros(self.num_features * wide * self.lanes.padded)
         self.snapshot: Snapshot | None = None
@@ -119,6 +117,8 @@ class TrainState:
     def initialise(self, rng: np.random.Generator, w0: float | None) -> None:
         """Draw the initial values; `w0` is the start of the bias where the config names none."""
         config = self.config
+        self.B[:], self.W[:], self.P[:] = 0.0, 0.0, 0.0
+        self.B[3:] = 1.0  # Adam's beta1^0 and beta2^0
         if config.use_bias:
             drawn = _draw(rng, config, "bias", 1)
             self.B[0] = drawn[0] if drawn is not None else w0
@@ -137,6 +137,7 @@ class TrainState:
 
     def start_from(self, w0: float, w: np.ndarray, V: np.ndarray) -> None:
         """Take over the parameters of a finished model."""
+        self.B[3:] = 1.0
         self.B[0] = (w0 - self.center) / self.scale
         self.w[:] = w / self.scale
         self.V[:] = V / np.sqrt(np.float32(self.scale))
@@ -187,9 +188,7 @@ class TrainState:
         return float(self.center + self.scale * self.B[0]), w, rows
 
 
-def _draw(
-    rng: np.random.Generator, config: TrainConfig, part: str, size: int
-) -> np.ndarray | None:
+def _draw(rng: np.random.Generator, config: TrainConfig, part: str, size: int) -> np.ndarray | None:
     """Return initial values of a part, or None where the config leaves them to the data."""
     method = getattr(config, f"{part}_init_method")
     if method is None:
@@ -209,10 +208,10 @@ class Snapshot:
     """A copy of the parameters (not of the optimizer's state); on disk where they are large."""
 
     def __init__(self, state: TrainState) -> None:
-        self._b = 0.0
+        self._scalars = (0.0, 0.0, 1.0)
         n, k = state.V.shape
         self._file: IO[bytes] | None = None
-        if n * k * 4 >= 4 * _LARGE:
+        if n * k * 4 >= _LARGE:
             self._file = tempfile.TemporaryFile(prefix="fm-best-")  # noqa: SIM115  closed with self
         else:
             self._w = np.empty(n, np.float32)
@@ -220,7 +219,7 @@ class Snapshot:
 
     def take(self, state: TrainState) -> None:
         """Copy the parameters of `state`."""
-        self._b = float(state.B[0])
+        self._scalars = (float(state.B[0]), state.center, state.scale)
         if self._file is None:
             self._w[:] = state.w
             self._V[:] = state.V
@@ -231,7 +230,7 @@ class Snapshot:
 
     def restore(self, state: TrainState) -> None:
         """Write the copy back to `state`."""
-        state.B[0] = self._b
+        state.B[0], state.center, state.scale = self._scalars
         if self._file is None:
             state.w[:] = self._w
             state.V[:] = self._V
@@ -250,13 +249,13 @@ class Snapshot:
             n, k = state.V.shape
             w = np.frombuffer(self._file.read(n * 4), np.float32)
             V = np.frombuffer(self._file.read(n * k * 4), np.float32).reshape(n, k)
-        return {"best_w0": np.array([self._b]), "best_w": w, "best_V": V}
+        return {"best_scalars": np.array(self._scalars), "best_w": w, "best_V": V}
 
     @classmethod
     def of(cls, state: TrainState, arrays: Mapping[str, np.ndarray]) -> Snapshot:
         """Return the snapshot that a checkpoint holds."""
         snapshot = cls(state)
-        snapshot._b = float(arrays["best_w0"][0])
+        snapshot._scalars = tuple(float(value) for value in arrays["best_scalars"])  # type: ignore
         if snapshot._file is None:
             snapshot._w[:] = arrays["best_w"]
             snapshot._V[:] = arrays["best_V"]
@@ -361,7 +360,9 @@ def load_checkpoint(path: Path, config: TrainConfig, fingerprint: str) -> TrainS
             for name in ("B", "W", "P"):
                 getattr(state, name)[:] = file.get_tensor(name)
             if state.best_epoch >= 0 and "best_w" in file.keys():  # noqa: SIM118  not a dict
-                best = {name: file.get_tensor(name) for name in ("best_w0", "best_w", "best_V")}
+                best = {
+                    name: file.get_tensor(name) for name in ("best_scalars", "best_w", "best_V")
+                }
                 state.snapshot = Snapshot.of(state, best)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as err:
         if isinstance(err, ModelFileError):
