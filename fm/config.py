@@ -47,7 +47,7 @@ class Parameter:
             return "true or false"
         noun = "an integer" if self.kind is int else "a number" if self.kind is float else "a text"
         if self.low is not None and self.high is not None:
-            return f"{noun} from {self.low:g} to {self.high:g}"
+            return f"{noun} from {self.low:,} to {self.high:,}"
         return f"{noun} >= {self.low:g}" if self.low is not None else noun
 
     def parse(self, value: Any) -> Any:
@@ -494,12 +494,12 @@ def _recipe(rates: tuple[float, float], wd: tuple[float, float], **more: Any) ->
 RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("sgd", REGRESSOR): _recipe((0.01, 0.02), (0.005, 0.05), lr_decay=0.02),
     ("sgd", CLASSIFIER): _recipe((0.012, 0.03), (0.005, 0.02)),
-    ("adagrad", REGRESSOR): _recipe((0.05, 0.05), (0.02, 0.02)),
-    ("adagrad", CLASSIFIER): _recipe((0.05, 0.05), (0.01, 0.01)),
-    ("adam", REGRESSOR): _recipe((0.001, 0.001), (0.02, 0.02)),
-    ("adam", CLASSIFIER): _recipe((0.001, 0.001), (0.01, 0.01)),
-    ("ftrl", REGRESSOR): _recipe((0.05, 0.05), (0.02, 0.02)),
-    ("ftrl", CLASSIFIER): _recipe((0.05, 0.05), (0.01, 0.01)),
+    ("adagrad", REGRESSOR): _recipe((0.03, 0.035), (0.012, 0.06)),
+    ("adagrad", CLASSIFIER): _recipe((0.03, 0.03), (0.01, 0.012), lr_decay=0.05),
+    ("adam", REGRESSOR): _recipe((0.0004, 0.0008), (0.009, 0.07)),
+    ("adam", CLASSIFIER): _recipe((0.0005, 0.0007), (0.006, 0.02)),
+    ("ftrl", REGRESSOR): _recipe((0.06, 0.04), (0.035, 0.005)),
+    ("ftrl", CLASSIFIER): _recipe((0.06, 0.04), (0.035, 0.005)),
     ("sagemaker", REGRESSOR): _SAGEMAKER,
     ("sagemaker", CLASSIFIER): _SAGEMAKER,
 }

@@ -7,7 +7,7 @@ reaches them went through :meth:`Dataset.from_arrays` or :func:`checked_csr`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -184,7 +184,7 @@ def checked_csr(X: Any, num_features: int | None = None, *, source: str = "data"
             )
     with np.errstate(over="ignore"):  # reported below, with its place
         data = np.ascontiguousarray(X.data, dtype=np.float32)
-    if not np.isfinite(data).all():
+    if not all_finite(data):
         at = int(np.argmax(~np.isfinite(data)))
         row = int(np.searchsorted(X.indptr, at, side="right"))
         raise DataError(
@@ -220,9 +220,19 @@ def _refuse_complex(dtype: np.dtype, source: str) -> None:
         raise DataError(f"{source}: Complex data not supported; expected real numbers")
 
 
-def _all_ones(values: np.ndarray, block: int = 1 << 20) -> bool:
-    """Whether all values are 1, block by block: most other data are told apart by the first."""
-    return all((values[i : i + block] == 1).all() for i in range(0, values.size, block))
+def all_finite(values: np.ndarray) -> bool:
+    """Whether no value is NaN or infinite; block by block, so that no large mask is made."""
+    return all(bool(np.isfinite(part).all()) for part in _blocks(values))
+
+
+def _all_ones(values: np.ndarray) -> bool:
+    """Whether all values are 1; most other data are told apart by the first block."""
+    return all(bool((part == 1).all()) for part in _blocks(values))
+
+
+def _blocks(values: np.ndarray, size: int = 1 << 20) -> Iterator[np.ndarray]:
+    flat = values.reshape(-1)
+    return (flat[start : start + size] for start in range(0, flat.size, size))
 
 
 def _checked_vector(values: Any, rows: int, what: str, source: str) -> np.ndarray | None:
@@ -241,9 +251,7 @@ def _checked_vector(values: Any, rows: int, what: str, source: str) -> np.ndarra
         )
     with np.errstate(over="ignore"):
         result = np.ascontiguousarray(values, dtype=np.float32)
-    if not np.isfinite(result).all():
+    if not all_finite(result):
         row = int(np.argmax(~np.isfinite(result)))
-        raise DataError(
-            f"{source} row {row + 1}: the {what} {values[row]} is not a finite number"
-        )
+        raise DataError(f"{source} row {row + 1}: the {what} {values[row]} is not a finite number")
     return result

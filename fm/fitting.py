@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
-from fm.dataset import Dataset
+from fm.dataset import Dataset, all_finite
 from fm.errors import ConfigError, DataError, DivergenceError
 from fm.kernels import (
+    Clipped,
     Logistic,
     Squared,
     csr_arrays,
@@ -126,7 +127,7 @@ def fit(
     >>> from fm import Dataset, TrainConfig, fit
     >>> users, films = np.eye(3)[[0, 0, 1, 2]], np.eye(2)[[0, 1, 0, 1]]
     >>> data = Dataset.from_arrays(np.hstack([users, films]), [5.0, 1.0, 4.0, 2.0])
-    >>> model = fit(data, TrainConfig(num_factors=2, epochs=200))
+    >>> model = fit(data, TrainConfig(num_factors=2, epochs=200, linear_wd=0, factors_wd=0))
     >>> model.predict(data).round().tolist()
     [5.0, 1.0, 4.0, 2.0]
     """
@@ -160,6 +161,55 @@ def fit(
         if path is not None and trainer.hold_out:
             save_checkpoint(path, state, mark)
     return trainer.model(state)
+
+
+def fit_pass(
+    data: Dataset, config: TrainConfig | None = None, state: TrainState | None = None
+) -> tuple[Model, TrainState]:
+    """Train one epoch on `data` and return the model so far, and the state to go on from.
+
+    For data that arrive piece by piece. Unlike ``fit(..., init=model)``, the optimizer's own state
+    (AdaGrad's sums, Adam's moments) is carried from piece to piece; learning rates do not decay.
+
+    Parameters
+    ----------
+    data : Dataset
+        One piece: rows with targets.
+    config : TrainConfig, optional
+        Hyperparameters; read for the first piece only.
+    state : TrainState, optional
+        What the last call returned; without it, training begins.
+
+    Raises
+    ------
+    DataError, DivergenceError
+        As :func:`fit`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fm import Dataset, TrainConfig
+    >>> state = None
+    >>> config = TrainConfig(num_factors=1, optimizer="adagrad", linear_wd=0)
+    >>> for piece in range(200):
+    ...     rows = Dataset.from_arrays(np.eye(2), [1.0, 3.0])
+    ...     model, state = fit_pass(rows, config, state)
+    >>> model.predict(np.eye(2)).round(1).tolist()
+    [1.0, 3.0]
+    """
+    if state is None:
+        given = replace(config or TrainConfig(), lr_decay=0.0, validation_fraction=0.0)
+        data = _widened(data, given.feature_dim)
+        _check_targets(data, given)
+        state = TrainState(_suited(given, data), data.num_features)
+        trainer = _Trainer(data, state.config, None, hold_out=False)
+        trainer.start(state, None)
+    else:
+        data = _widened(data, state.num_features)
+        _check_targets(data, state.config)
+        trainer = _Trainer(data, state.config, None, hold_out=False)
+    trainer.run(state, state.epoch + 1, (), False, None, "")
+    return trainer.model(state, more=True), state
 
 
 class _Trainer:
@@ -315,26 +365,21 @@ class _Trainer:
             y = plain(data.y)
         weighted = self.weight is not None
         weight = self.weight if self.weight is not None else np.zeros(1, np.float32)
-        clip = _FAR
-        if config.clip_gradient is not None:
-            clip = np.float32(config.clip_gradient / state.scale)
         total_weight = (
             float(weight[self.rows].sum(dtype=np.float64)) if weighted else self.rows.size
         )
         scale = state.scale**2 if config.predictor_type == REGRESSOR else 1.0
-        kind = Squared if config.predictor_type == REGRESSOR else Logistic
         lanes = state.lanes
         block = self._rows_per_call(lanes.padded)
 
         if config.optimizer == "sagemaker":
-            return self._minibatch_step(state, y, weight)
+            return self._minibatch_step(state, y, weight, scale)
 
         kernel = training_kernel(
             lanes.width, lanes.chunks, csr.entries, csr.onehot, weighted, state.states
         )
         scratch = np.empty(lanes.padded, np.float32)
-        rescale = 1.0 if config.rescale_grad is None else config.rescale_grad
-        loss = kind(clip, np.float32(rescale))
+        loss = _loss(config, state.scale)
 
         def step(order: np.ndarray, margins: np.ndarray, bar: Progress) -> float:
             opt = _optimizer(config, state.epoch)
@@ -353,7 +398,7 @@ class _Trainer:
         return step
 
     def _minibatch_step(
-        self, state: TrainState, y: np.ndarray, weight: np.ndarray
+        self, state: TrainState, y: np.ndarray, weight: np.ndarray, scale: float
     ) -> Callable[[np.ndarray, np.ndarray, Progress], float]:
         config, data = self.config, self.data
         indptr = plain(data.X.indptr)
@@ -362,8 +407,7 @@ class _Trainer:
         longest = int(np.diff(indptr).max(initial=0))
         space = workspace(batch, min(batch * longest, data.X.nnz), data.num_features, lanes.padded)
         kernel = minibatch_kernel(lanes.width, lanes.chunks, csr.onehot, self.weight is not None)
-        kind = Squared if config.predictor_type == REGRESSOR else Logistic
-        loss = kind(np.float32(np.inf), np.float32(1.0))
+        loss = Squared() if config.predictor_type == REGRESSOR else Logistic()
         rescale = config.rescale_grad
         opt = LazyAdam(
             **_rates(config, 0),
@@ -389,7 +433,7 @@ class _Trainer:
             mean = float(np.average(values, weights=None if self.weight is None else weight[rows]))
             if not np.isfinite(mean):
                 raise self._diverged(state)
-            return mean * (state.scale**2 if kind is Squared else 1.0)
+            return mean * scale
 
         return step
 
@@ -423,8 +467,11 @@ class _Trainer:
         )
 
     # --- after the last epoch ---------------------------------------------------------------------
-    def model(self, state: TrainState) -> Model:
-        """Return the finished model: the best epoch's parameters, or the last one's."""
+    def model(self, state: TrainState, *, more: bool = False) -> Model:
+        """Return the model: the best epoch's parameters, or the last one's.
+
+        `more`: the state will be trained further, so the parameters are copied out of it.
+        """
         from fm.model import Model
 
         data, config = self.data, self.config
@@ -432,8 +479,8 @@ class _Trainer:
         metrics = dict(state.history[best]) if state.history else {}
         if not self.hold_out and state.snapshot is None:
             metrics["refit"] = True
-        w0, w, V = state.finish()
-        if not (np.isfinite(w0) and np.isfinite(w).all() and np.isfinite(V).all()):
+        w0, w, V = state.copy() if more else state.finish()
+        if not (np.isfinite(w0) and all_finite(w) and all_finite(V)):
             raise self._diverged(state)
         return Model(
             w0=w0,
@@ -444,7 +491,7 @@ class _Trainer:
             fields=data.fields,
             field_names=data.field_names,
             metrics=metrics,
-            history=state.history,
+            history=list(state.history),
             fingerprint=fingerprint(data),
         )
 
@@ -488,6 +535,16 @@ def _optimizer(config: TrainConfig, epoch: int) -> Any:
         more["linear_l1"] = np.float32(config.linear_l1)
         more["factors_l1"] = np.float32(config.factors_l1)
     return OPTIMIZERS[config.optimizer].make(**_rates(config, epoch), **more)
+
+
+def _loss(config: TrainConfig, scale: float) -> Any:
+    """Return the loss as the value the kernel takes, for targets divided by `scale`."""
+    loss: Any = Squared() if config.predictor_type == REGRESSOR else Logistic()
+    if config.optimizer == "sgd" and config.clip_gradient is None and config.rescale_grad is None:
+        return loss  # its normalised step needs no bound
+    clip = _FAR if config.clip_gradient is None else np.float32(config.clip_gradient / scale)
+    rescale = 1.0 if config.rescale_grad is None else config.rescale_grad
+    return Clipped(loss, clip, np.float32(rescale))
 
 
 def _seed(seed: int, epoch: int) -> np.uint64:

@@ -31,10 +31,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba.extending import overload
 
 from fm.jit import SOURCE_VERSION, jit
-from fm.optimizers import row_scale, step_bias, step_factors, step_linear
+from fm.optimizers import by_type, row_scale, step_bias, step_factors, step_linear
 from fm.simd import (
     clamp,
     index,
@@ -62,15 +61,17 @@ _DATA_AHEAD = 16
 
 
 class Squared(NamedTuple):
-    """Half the squared error; its derivative is bounded by +-`clip`, then times `rescale`."""
-
-    clip: float
-    rescale: float
+    """Half the squared error."""
 
 
 class Logistic(NamedTuple):
-    """Log loss of labels 0 and 1; `clip` and `rescale` as in Squared."""
+    """Log loss of labels 0 and 1."""
 
+
+class Clipped(NamedTuple):
+    """Another loss whose derivative is bounded by +-`clip`, then multiplied by `rescale`."""
+
+    loss: Squared | Logistic
     clip: float
     rescale: float
 
@@ -83,23 +84,25 @@ def loss_terms(loss, p, y):  # type: ignore[no-untyped-def]
     raise NotImplementedError("compiled code only")
 
 
-@overload(loss_terms, jit_options={"forceinline": True, "error_model": "numpy"}, strict=False)
-def _loss_terms(loss: Any, p: Any, y: Any) -> Callable[..., Any] | None:
-    def squared(loss, p, y):  # type: ignore[no-untyped-def]
-        g = p - y
-        h = loss.rescale * clamp(g, -loss.clip, loss.clip)
-        return h, np.float64(f4(0.5) * g * g), 1.0
+def _squared_terms(loss, p, y):  # type: ignore[no-untyped-def]
+    g = p - y
+    return g, np.float64(f4(0.5) * g * g), 1.0
 
-    def logistic(loss, p, y):  # type: ignore[no-untyped-def]
-        e = f4(math.exp(-abs(p)))  # never overflows
-        sigmoid = f4(1.0) / (f4(1.0) + e)
-        if p < f4(0.0):
-            sigmoid = e * sigmoid
-        g = sigmoid - y
-        h = loss.rescale * clamp(g, -loss.clip, loss.clip)
-        return h, np.float64(clamp(p, f4(0.0), p) - y * p), 1.0 + np.float64(e)
 
-    return {Squared: squared, Logistic: logistic}.get(getattr(loss, "instance_class", None))  # type: ignore[arg-type]
+def _logistic_terms(loss, p, y):  # type: ignore[no-untyped-def]
+    e = f4(math.exp(-abs(p)))  # never overflows
+    sigmoid = f4(1.0) / (f4(1.0) + e)
+    if p < f4(0.0):
+        sigmoid = e * sigmoid
+    return sigmoid - y, np.float64(clamp(p, f4(0.0), p) - y * p), 1.0 + np.float64(e)
+
+
+def _clipped_terms(loss, p, y):  # type: ignore[no-untyped-def]
+    g, addend, factor = loss_terms(loss.loss, p, y)
+    return loss.rescale * clamp(g, -loss.clip, loss.clip), addend, factor
+
+
+by_type(loss_terms, {Squared: _squared_terms, Logistic: _logistic_terms, Clipped: _clipped_terms})
 
 
 class Layout(NamedTuple):
@@ -233,12 +236,13 @@ def training_kernel(
                         q = vfma(v, v, q)
                         q2 = vaxpy(x * x, vmul(v, v), q2)
                         q3 = vaxpy(x * x, v, q3)
-                ss = vmul(s, s)
-                interaction += vsum(vsub(ss, q))
+                ss = vsum(vmul(s, s))
+                qq = vsum(q)
+                interaction += ss - qq
                 if onehot:
-                    length += f4(m - 2) * vsum(ss) + vsum(q)
+                    length += f4(m - 2) * ss + qq
                 else:  # sum_i |x_i (s - x_i v_i)|^2, multiplied out
-                    length += squares * vsum(ss) - f4(2.0) * vsum(vmul(s, q3)) + vsum(q2)
+                    length += squares * ss - f4(2.0) * vsum(vmul(s, q3)) + vsum(q2)
                 if chunks > 1:
                     vstore(scratch, chunk * width, s)
             if onehot:

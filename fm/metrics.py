@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
 from fm.config import REGRESSOR
 from fm.losses import LOGISTIC
@@ -81,11 +80,6 @@ def log_odds(rate: float) -> float:
     """Return the score whose probability is `rate`, kept finite at 0 and 1."""
     rate = min(max(rate, 1e-6), 1 - 1e-6)
     return float(np.log(rate / (1 - rate)))
-
-
-def probabilities(scores: np.ndarray) -> np.ndarray:
-    """Return the probability of label 1 for each raw score."""
-    return expit(scores)
 
 
 def is_better(metric: str, a: float, b: float) -> bool:

@@ -127,7 +127,7 @@ OPTIMIZERS = {
 }
 
 
-def _by_type(stub: Callable[..., Any], table: dict[type, Callable[..., Any]]) -> None:
+def by_type(stub: Callable[..., Any], table: dict[type, Callable[..., Any]]) -> None:
     """Let compiled code call `stub`; the first argument's type picks the implementation."""
 
     def choose(opt: Any, *args: Any) -> Callable[..., Any] | None:
@@ -286,16 +286,16 @@ def _ftrl_factors(opt, P, at, gap, v, s, gx, x, weight, scale):  # type: ignore[
     vstore(P, at, vdiv(vscale(shrunk, f4(-1.0)), below))
 
 
-_by_type(
+by_type(
     row_scale,
     {Sgd: _sgd_row_scale, AdaGrad: _plain_row_scale, Adam: _adam_row_scale, Ftrl: _plain_row_scale},
 )
-_by_type(step_bias, {Sgd: _sgd_bias, AdaGrad: _adagrad_bias, Adam: _adam_bias, Ftrl: _ftrl_bias})
-_by_type(
+by_type(step_bias, {Sgd: _sgd_bias, AdaGrad: _adagrad_bias, Adam: _adam_bias, Ftrl: _ftrl_bias})
+by_type(
     step_linear,
     {Sgd: _sgd_linear, AdaGrad: _adagrad_linear, Adam: _adam_linear, Ftrl: _ftrl_linear},
 )
-_by_type(
+by_type(
     step_factors,
     {Sgd: _sgd_factors, AdaGrad: _adagrad_factors, Adam: _adam_factors, Ftrl: _ftrl_factors},
 )

@@ -148,13 +148,13 @@ class TrainState:
         if self.config.optimizer != "ftrl":
             return
         config = self.config
-        n, k = self.num_features, self.lanes.padded
-        parts = [(self.B[:2], config.bias_lr, config.bias_wd, 0.0)]
-        W = self.W.reshape(n, 3)
-        parts.append((W[:, :2].T, config.linear_lr, config.linear_wd, config.linear_l1))
-        P = self.P.reshape(n, 3, k).swapaxes(0, 1)
-        parts.append((P[:2], config.factors_lr, config.factors_wd, config.factors_l1))
-        for (value, z), lr, wd, l1 in parts:
+        W = self.W.reshape(-1, 3)
+        P = self.P.reshape(self.num_features, 3, -1)
+        for value, z, lr, wd, l1 in (
+            (self.B[0:1], self.B[1:2], config.bias_lr, config.bias_wd, 0.0),
+            (W[:, 0], W[:, 1], config.linear_lr, config.linear_wd, config.linear_l1),
+            (P[:, 0], P[:, 1], config.factors_lr, config.factors_wd, config.factors_l1),
+        ):
             if lr:  # the z from which FTRL's closed form gives back this value
                 z[...] = -value * (float(FTRL_BETA) / lr + wd) - np.sign(value) * l1
 
@@ -163,6 +163,11 @@ class TrainState:
         if self.snapshot is None:
             self.snapshot = Snapshot(self)
         self.snapshot.take(self)
+
+    def copy(self) -> tuple[float, np.ndarray, np.ndarray]:
+        """Return copies of (w0, w, V) in the target's unit."""
+        scale = np.float32(self.scale)
+        return float(self.center + self.scale * self.B[0]), self.w * scale, self.V * np.sqrt(scale)
 
     def finish(self) -> tuple[float, np.ndarray, np.ndarray]:
         """Return (w0, w, V) in the target's unit; the state cannot be trained further.

@@ -1,0 +1,508 @@
+"""Factorization machines as scikit-learn estimators: FMRegressor and FMClassifier. Floor 4.
+
+Decided here: what scikit-learn's conventions ask for: which columns of a frame go through the
+encoder, what labels stand for, which rows are one row, where a second fit starts. Not decided
+here: hyperparameters (the constructors' signatures and docstrings are made from ``fm.config``) and
+training (``fm.fitting``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import textwrap
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.special import expit
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import (
+    assert_all_finite,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
+
+from fm.config import CLASSIFIER, REGRESSOR, Parameter, TrainConfig, parameters
+from fm.dataset import Dataset, checked_csr
+from fm.encoder import Encoder
+from fm.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from fm.model import Model
+
+# Up to here, putting the rows in order and merging equal ones costs less than an epoch or two.
+_SMALL = 10_000
+
+
+# -- hyperparameters -------------------------------------------------------------------------------
+
+
+class _Option(NamedTuple):
+    """A parameter of the constructors, as their signature and docstring show it."""
+
+    name: str
+    default: Any
+    kind: str
+    help: str
+
+
+_NAMES, _SETS = "str, int, or sequence of them", "str, int, sequence of them, or dict"
+
+#: What :meth:`fm.encoder.Encoder.fit` is told of the columns.
+_COLUMN_OPTIONS = tuple(_Option(*option) for option in (
+    ("categorical", (), _NAMES, "columns with one value in each row: ids, names, codes"),
+    ("numeric", (), _NAMES, "columns with numbers"),
+    ("multi", (), _SETS, "columns with sets of values: lists, or texts such as 'Action|Comedy'; "
+     "a dict gives the separator of each column"),
+    ("history", (), _SETS, "as multi, but each of n values weighs 1/sqrt(n)"),
+    ("ignore", (), _NAMES, "columns to leave out when no others are named"),
+    ("standardize", False, "bool", "scale numeric columns to mean 0 and standard deviation 1"),
+    ("min_count", 1, "int", "values in fewer rows share the unknown feature of their column"),
+    ("hash_dim", None, "int, dict of int, or None", "hash the values of a column into so many "
+     "features instead of listing them"),
+))  # fmt: skip
+_WARM_START = _Option(
+    "warm_start", False, "bool", "let fit start from the model of the last fit, if there is one"
+)
+_TRAINING = tuple(p for p in parameters() if p.name not in ("predictor_type", "feature_dim"))
+
+
+def _options() -> Iterator[_Option]:
+    yield from map(_described, _TRAINING)
+    yield _WARM_START
+    yield from _COLUMN_OPTIONS
+
+
+def _described(parameter: Parameter) -> _Option:
+    kind, text = parameter.kind.__name__, parameter.help
+    if parameter.choices:
+        kind = "{" + ", ".join(map(repr, parameter.choices)) + "}"
+    elif parameter.low is not None:
+        text += f"; {parameter.range_text}"
+    if parameter.optional:
+        kind += " or None"
+    return _Option(parameter.name, parameter.default, kind, text)
+
+
+_SIGNATURE = inspect.Signature(
+    [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    + [
+        inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default)
+        for option in _options()
+    ]
+)
+
+_NOTES = """
+Give it numbers, and it behaves as every estimator of scikit-learn: arrays, sparse matrices and
+frames with nothing but numeric columns are taken as they are. Scale numeric columns, and name
+columns of ids in `categorical`: as numbers they would mean nothing.
+
+Give it a frame (pandas, polars or Arrow) with other columns too, or any option about columns, and
+the columns become features by :class:`fm.Encoder`, which the model keeps: texts, and integers, as
+categories; floats as numbers; lists as sets of values. Values that were not seen in training are
+"unknown", not an error. Later frames may have their columns in any order.
+
+Up to 10,000 rows that are visited in random order (see `shuffle`) are first brought into an order
+of their own, and equal rows with equal targets become one row with the sum of their weights. So the
+model depends on what the rows say, not on their order, and a row of weight 2 is the row twice.
+"""
+
+_ATTRIBUTES = """
+model_ : fm.Model
+    The trained model; ``model_.save(path)`` writes it to a file for other programs.
+intercept_ : float
+    The global bias w0.
+coef_ : ndarray of float32, shape (num_features,)
+    The linear weights w.
+factors_ : ndarray of float32, shape (num_features, num_factors)
+    The factors V.
+history_ : list of dict
+    What was measured in each epoch of the last fit.
+n_iter_ : int
+    Epochs done in the last fit.
+n_features_in_ : int
+    Number of columns of X.
+feature_names_in_ : ndarray of str
+    Names of the columns of X, if it was a frame and they are all texts.
+"""
+
+_Class = TypeVar("_Class", bound=type)
+
+
+def _documented(cls: _Class) -> _Class:
+    """Fill in the parts of the docstring that are not written by hand."""
+    if cls.__doc__ is None:  # python -OO
+        return cls
+    entries = []
+    for option in _options():
+        text = textwrap.fill(option.help, 92)
+        default = "" if option.default is None else f", default={option.default!r}"
+        entries.append(f"{option.name} : {option.kind}{default}\n{textwrap.indent(text, '    ')}")
+    parts = {"notes": _NOTES, "parameters": "\n".join(entries), "attributes": _ATTRIBUTES}
+    text = inspect.cleandoc(cls.__doc__)
+    for name, part in parts.items():
+        text = text.replace("{" + name + "}", part.strip())
+    cls.__doc__ = text
+    return cls
+
+
+# -- the estimators --------------------------------------------------------------------------------
+
+
+class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
+    """What the two estimators share: everything but the target."""
+
+    _predictor_type: str
+    model_: Model
+
+    def __init__(self, **given: Any) -> None:
+        bound = _SIGNATURE.bind(self, **given)
+        bound.apply_defaults()
+        for name, value in bound.arguments.items():
+            if name != "self":
+                setattr(self, name, value)
+
+    __init__.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, eval_set: Any = None) -> Any:
+        """Train, and return self.
+
+        Parameters
+        ----------
+        X : array, sparse matrix or frame, shape (num_rows, num_columns)
+            Rows; see the class.
+        y : array-like, shape (num_rows,)
+            Targets.
+        sample_weight : array-like, shape (num_rows,), optional
+            Weights >= 0; rows of weight 0 are left out.
+        eval_set : tuple (X, y), or list with one, optional
+            Rows that early stopping watches; without it `validation_fraction` of X is held out.
+
+        Raises
+        ------
+        ConfigError
+            If hyperparameters are wrong: one ValueError that names all of them.
+        DataError
+            If the data break a rule; a ValueError, too.
+        DivergenceError
+            If training left the finite numbers; the message names the likely cause.
+        """
+        fresh = not (self.warm_start and hasattr(self, "model_"))
+        return self._train(X, y, sample_weight, self._config(), fresh, eval_set=eval_set)
+
+    def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Any:
+        one_pass = {"epochs": 1, "validation_fraction": 0.0, "patience": 0}
+        fresh = not hasattr(self, "model_")
+        return self._train(X, y, sample_weight, self._config(**one_pass), fresh, classes=classes)
+
+    def _config(self, **changed: Any) -> TrainConfig:
+        values = {p.name: getattr(self, p.name) for p in _TRAINING}
+        return TrainConfig(**{**values, **changed}, predictor_type=self._predictor_type)
+
+    def _train(
+        self, X: Any, y: Any, weight: Any, config: TrainConfig, fresh: bool, *,
+        classes: Any = None, eval_set: Any = None,
+    ) -> Any:  # fmt: skip
+        """Train from the beginning, or else go on with the model there is."""
+        from fm.fitting import fit
+
+        y = self._target(y, "y", fresh, classes)
+        encoder = self._new_encoder(X) if fresh else self.model_.encoder
+        data = _without_weightless(self._dataset(X, y, weight, encoder, reset=fresh))
+        if config.resolved().shuffle and data.num_rows <= _SMALL:
+            data = _canonical(data)
+        validation = None
+        if eval_set is not None:
+            X, y = _the_pair(eval_set)
+            y = self._target(y, "eval_set", False)
+            validation = self._dataset(X, y, None, encoder, reset=False)
+        init = None if fresh else self.model_
+        model = fit(data, config, validation=validation, init=init, progress=False)
+        self.model_ = model
+        self.intercept_, self.coef_, self.factors_ = model.w0, model.w, model.V
+        self.history_, self.n_iter_ = model.history, len(model.history)
+        return self
+
+    def _target(self, y: Any, name: str, fresh: bool, classes: Any = None) -> np.ndarray:
+        """Return y as numbers to train on; `fresh`: learn what they stand for."""
+        if y is None:
+            raise DataError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None"
+            )
+        values = np.asarray(column_or_1d(y, warn=True))
+        assert_all_finite(values, input_name=name)
+        return values
+
+    def _scores(self, X: Any) -> np.ndarray:
+        check_is_fitted(self, "model_")
+        from fm.kernels import predict_scores
+
+        model = self.model_
+        X = self._features(X, model.encoder, reset=False)
+        # One machine code for every batch: a row's score must not depend on the rows beside it.
+        scores = predict_scores(X, model.w0, model.w, model.V, onehot=False, entries_per_row=0)
+        return np.asarray(scores, dtype=np.float64)
+
+    # -- from X to features ------------------------------------------------------------------------
+
+    def _dataset(
+        self, X: Any, y: np.ndarray, weight: Any, encoder: Encoder | None, *, reset: bool
+    ) -> Dataset:
+        features = self._features(X, encoder, reset=reset)
+        check_consistent_length(features, y)
+        if encoder is None:
+            names = getattr(self, "feature_names_in_", None)
+            return Dataset.from_arrays(features, y, weight, feature_names=names)
+        known = {
+            name: getattr(encoder, name) for name in ("fields", "field_names", "feature_names")
+        }
+        return Dataset.from_arrays(features, y, weight, encoder=encoder, **known)
+
+    def _features(self, X: Any, encoder: Encoder | None, *, reset: bool) -> sp.csr_matrix:
+        if encoder is None:
+            X = validate_data(self, X, reset=reset, accept_sparse="csr", dtype=np.float32)
+            return checked_csr(X)
+        if not _is_frame(X):  # a frame may have its columns in another order, and further ones
+            validate_data(self, X, reset=False, skip_check_array=True)
+        return encoder.transform(self._table(X))
+
+    def _new_encoder(self, X: Any) -> Encoder | None:
+        """Return the encoder that X calls for; None where X is taken as numbers."""
+        given = {option.name: getattr(self, option.name) for option in _COLUMN_OPTIONS}
+        asked = any(
+            np.size(given[name]) if default == () else given[name] != default
+            for name, default, *_ in _COLUMN_OPTIONS
+        )
+        if not asked and (not _is_frame(X) or _all_numeric(X)):
+            return None
+        validate_data(self, X, reset=True, skip_check_array=True)
+        return Encoder.fit(self._table(X), **given)
+
+    def _table(self, X: Any) -> pa.Table:
+        """Return X as a table; an array's columns are called as in fit, or else x0, x1, ..."""
+        from fm.formats.tables import read_table
+
+        if _is_frame(X):
+            return read_table(X)
+        if sp.issparse(X):
+            raise DataError(
+                "X: expected a frame or an array with columns to encode, found a sparse matrix; "
+                "to train on features leave out all options about columns"
+            )
+        names = getattr(self, "feature_names_in_", [f"x{i}" for i in range(self.n_features_in_)])
+        return read_table(dict(zip(names, np.asarray(X).T, strict=True)))
+
+
+@_documented
+class FMRegressor(RegressorMixin, _FactorizationMachine):  # type: ignore[misc]
+    """Factorization machine that predicts a number, trained on squared loss.
+
+    {notes}
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    {attributes}
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from fm import FMRegressor
+    >>> X = pd.DataFrame({"user": ["ann", "ann", "bob", "cy"], "film": [7, 8, 7, 8]})
+    >>> model = FMRegressor(num_factors=2, linear_lr=0.5, lr_decay=0)
+    >>> model.fit(X, [5.0, 1.0, 4.0, 2.0]).predict(X).round().tolist()
+    [5.0, 1.0, 4.0, 2.0]
+    """
+
+    _predictor_type = REGRESSOR
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> FMRegressor:
+        """Train one epoch on these rows, from where the model stands, and return self.
+
+        The first call decides about the columns and their values. Parameters and errors are those
+        of :meth:`fit`.
+        """
+        return self._partial_fit(X, y, sample_weight)  # type: ignore[no-any-return]
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the prediction for each row.
+
+        Parameters
+        ----------
+        X : array, sparse matrix or frame, shape (num_rows, num_columns)
+
+        Returns
+        -------
+        ndarray of float64, shape (num_rows,)
+        """
+        return self._scores(X)
+
+
+@_documented
+class FMClassifier(ClassifierMixin, _FactorizationMachine):  # type: ignore[misc]
+    """Factorization machine that tells two classes apart, trained on log loss.
+
+    {notes}
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (2,)
+        The labels, ascending; ``model_`` knows them as 0 and 1.
+    {attributes}
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from fm import FMClassifier
+    >>> X = pd.DataFrame({"user": ["ann", "ann", "bob", "cy"], "film": [7, 8, 7, 8]})
+    >>> model = FMClassifier(num_factors=2, epochs=300).fit(X, ["yes", "no", "yes", "no"])
+    >>> model.predict(X).tolist()
+    ['yes', 'no', 'yes', 'no']
+    """
+
+    _predictor_type = CLASSIFIER
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+    def partial_fit(
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+    ) -> FMClassifier:
+        """Train one epoch on these rows, from where the model stands, and return self.
+
+        The first call decides about the columns and their values, and about the labels: they are
+        `classes`, or those in `y` if it holds both. The other parameters, and errors, are those of
+        :meth:`fit`.
+        """
+        return self._partial_fit(X, y, sample_weight, classes)  # type: ignore[no-any-return]
+
+    def _target(self, y: Any, name: str, fresh: bool, classes: Any = None) -> np.ndarray:
+        y = super()._target(y, name, fresh)
+        check_classification_targets(y)
+        kind = type_of_target(y, input_name=name, raise_unknown=True)
+        if kind != "binary":
+            raise DataError(
+                f"Only binary classification is supported. The type of the target is {kind}. Wrap "
+                "the estimator in sklearn.multiclass.OneVsRestClassifier for more classes."
+            )
+        found = np.unique(y if classes is None else classes)
+        if fresh and found.size != 2:
+            raise DataError(
+                f"y: expected two classes, found {found.size} class{'es' * (found.size != 1)}: "
+                f"{found.tolist()}; partial_fit can be told of both with classes=[...]"
+            )
+        if fresh:
+            self.classes_ = found
+        elif classes is not None and not np.array_equal(found, self.classes_):
+            raise ConfigError(
+                f"classes: expected {self.classes_.tolist()} as in the first call, found "
+                f"{found.tolist()}"
+            )
+        known = np.isin(y, self.classes_)
+        if not known.all():
+            raise DataError(
+                f"{name}: expected the labels {self.classes_.tolist()}, found "
+                f"{y[~known].tolist()[0]!r}"
+            )
+        return np.asarray(y == self.classes_[1], dtype=np.float32)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the log-odds of ``classes_[1]`` for each row, float64, shape (num_rows,)."""
+        return self._scores(X)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probability of each class for each row, float64, shape (num_rows, 2)."""
+        scores = self._scores(X)
+        return np.column_stack([expit(-scores), expit(scores)])
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the more probable label for each row, shape (num_rows,)."""
+        scores = self._scores(X)
+        return np.asarray(self.classes_[(scores >= 0).astype(np.intp)])
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+
+def _without_weightless(data: Dataset) -> Dataset:
+    if data.weight is None or data.weight.all():
+        return data
+    rows = np.flatnonzero(data.weight)
+    if not rows.size:
+        raise DataError("sample_weight: expected a weight that is not zero, found all of them zero")
+    return data.take(rows)
+
+
+def _canonical(data: Dataset) -> Dataset:
+    """Return the rows in an order of their own, equal ones as one row of their weights' sum."""
+    X, y = data.X, np.asarray(data.y) + np.float32(0)  # -0.0 + 0 is 0.0
+    if not X.data.all():  # a zero that is stored is no different from one that is not
+        X = X.copy()
+        X.eliminate_zeros()
+    first: dict[bytes, int] = {}
+    total = np.zeros(data.num_rows)
+    weight = np.ones(data.num_rows) if data.weight is None else data.weight.astype(np.float64)
+    for i in range(data.num_rows):
+        part = slice(X.indptr[i], X.indptr[i + 1])
+        row = y[i].tobytes() + X.indices[part].tobytes() + X.data[part].tobytes()
+        total[first.setdefault(row, i)] += weight[i]
+    rows = np.array([first[row] for row in sorted(first)])
+    total = total[rows].astype(np.float32)
+    merged = dataclasses.replace(data, X=X, weight=None, _cache={}).take(rows)
+    return merged if (total == 1).all() else dataclasses.replace(merged, weight=total)
+
+
+def _the_pair(eval_set: Any) -> tuple[Any, Any]:
+    if isinstance(eval_set, list) and len(eval_set) == 1:
+        eval_set = eval_set[0]
+    if not isinstance(eval_set, tuple) or len(eval_set) != 2:
+        raise ConfigError(
+            "eval_set: expected a tuple (X, y), or a list with one, found a "
+            f"{type(eval_set).__name__} of {len(eval_set) if hasattr(eval_set, '__len__') else 1}"
+        )
+    return eval_set
+
+
+# -- frames ----------------------------------------------------------------------------------------
+
+
+def _is_frame(X: Any) -> bool:
+    return hasattr(X, "columns")
+
+
+def _all_numeric(frame: Any) -> bool:
+    types = frame.schema.types if hasattr(frame, "column_names") else frame.dtypes
+    return all(map(_is_numeric, types))
+
+
+def _is_numeric(dtype: Any) -> bool:
+    """Whether a column's type is one of numbers or truth values: pandas', polars' or Arrow's."""
+    if hasattr(dtype, "kind"):  # numpy's letters, which pandas gives to its own types too
+        return dtype.kind in "iufcb"
+    if hasattr(dtype, "is_numeric"):
+        return bool(dtype.is_numeric() or str(dtype) == "Boolean")
+    import pyarrow.types as pat
+
+    checks = (pat.is_integer, pat.is_floating, pat.is_boolean, pat.is_decimal)
+    return any(check(dtype) for check in checks)

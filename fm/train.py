@@ -1,0 +1,473 @@
+"""``fm train``: a file in, a model file out. Floor 4.
+
+Decided here: which task is trained when none is named, how further files are read so that their
+features are those of the training file, what a signal does, and what is shown. Not decided here:
+hyperparameters (the options are made from ``fm.config``), training (``fm.fitting``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from fm.config import CLASSIFIER, RECIPES, REGRESSOR, Parameter, TrainConfig, parameters
+from fm.dataset import Dataset
+from fm.errors import ConfigError
+from fm.fitting import fit
+from fm.metrics import log_odds, metrics_of
+from fm.model import FILE_NAME, Model, load
+from fm.options import EXIT_INTERRUPTED, Parser, add_data_options, data_options, run
+
+EXAMPLES = """\
+  fm train                                        the embedded demo: who likes which cuisine
+  fm train ratings.csv                            the target is the column rating, label, ...
+  fm train ratings.csv --target stars --categorical user,film --numeric age --test test.csv
+  fm train u1.base --names user,film,rating,time --ignore time --num-factors 32
+  fm train clicks.libsvm --predictor-type binary_classifier --optimizer adagrad --output m/
+  fm train big.parquet --checkpoint big.checkpoint --resume
+then:
+  fm predict model.safetensors new.csv"""
+
+_TASK_OF_METRIC = {"rmse": REGRESSOR, "mae": REGRESSOR} | dict.fromkeys(
+    ("log_loss", "accuracy", "f1", "auc"), CLASSIFIER
+)
+_MOST_FIELDS = 12  # that are shown
+
+log = logging.getLogger("fm")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; see ``fm train --help``."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if not given:
+        from fm.demo import main as demo
+
+        return demo()
+    args = _parse(given)
+    with _log_level(quiet=args.quiet):
+        return _train(args)
+
+
+def _train(args: argparse.Namespace) -> int:
+    init = None if args.init is None else load(args.init)
+    config = _config(args, init)
+    _check_output(args)
+    say = _silent if args.quiet or args.json else _say
+    with interruptible() as interrupted:
+        data, test, validation = _read(args, config, init)
+        if args.predictor_type is None and init is None and args.metric in (None, "auto"):
+            config = _with_task_of(data, config)
+        report = _report_of_data(data, config)
+        for name, text in _texts_of_data(data, config, report):
+            say(name, text)
+        begun = time.perf_counter()
+        model = fit(
+            data,
+            config,
+            validation=validation,
+            init=init,
+            checkpoint=args.checkpoint,
+            resume=args.resume,
+            progress=False if args.quiet else None,
+        )
+        report["seconds"] = time.perf_counter() - begun
+        path = model.save(args.output)
+    report |= {"model": str(path), "metrics": model.metrics, "history": model.history}
+    report |= {"config": model.config.to_dict(), "interrupted": interrupted.is_set}
+    say("trained", _text_of_training(model, args.validation, report["seconds"]))
+    if test is not None:
+        report["test"] = _measured(model, data, test)
+        for name, values in report["test"].items():
+            say("test" if name == "metrics" else "", f"{_text_of(values)}  {_WHAT[name]}")
+    say("saved", f"{path} ({path.stat().st_size / 1e6:.2f} MB)")
+    say("next", _next_command(args, path))
+    if args.json:
+        sys.stdout.write(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n")
+    return EXIT_INTERRUPTED if interrupted.is_set else 0
+
+
+# -- the command line ------------------------------------------------------------------------------
+
+
+def _parse(given: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    args, unknown = parser.parse_known_args(_with_dashes(given))
+    if unknown:
+        from difflib import get_close_matches
+
+        name = next((text for text in unknown if text.startswith("-")), unknown[0])
+        known = parser._option_string_actions
+        close = get_close_matches(name.partition("=")[0], known, n=1)
+        parser.error(f"unknown argument {name}" + (f"; did you mean {close[0]}?" if close else ""))
+    if args.data is None:
+        parser.error("expected a data file; without any argument the embedded demo runs")
+    if args.resume and args.checkpoint is None:
+        parser.error("--resume: expected --checkpoint FILE too")
+    if args.output.endswith(os.sep):  # a directory that may not exist yet
+        args.output += FILE_NAME
+    return args
+
+
+def _with_dashes(given: list[str]) -> list[str]:
+    """Return the arguments with - for _ in the names of options: both spellings are accepted."""
+    result: list[str] = []
+    for at, text in enumerate(given):
+        if text == "--":
+            return result + given[at:]
+        name, equals, value = text.partition("=")
+        result.append(name.replace("_", "-") + equals + value if text[:2] == "--" else text)
+    return result
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "fm train",
+        "Train a factorization machine on a file and save the model.\n"
+        "Without any argument: a demonstration on embedded data.",
+        EXAMPLES,
+    )
+    parser.usage = "%(prog)s [-h] [DATA] [OPTIONS]"  # a line for each of the options is below
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        nargs="?",
+        help="training data, with targets: a file or a directory of files",
+    )
+    parser.add_argument("--test", metavar="FILE", help="measure the finished model on this file")
+    parser.add_argument(
+        "--validation",
+        metavar="FILE",
+        help="what early stopping watches; not given: a held-out part of DATA",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="PATH",
+        default=FILE_NAME,
+        help="where to save the model, a file or a directory (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--init",
+        metavar="MODEL",
+        help="start from this model: its parameters, encoder, num_factors and predictor_type",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="keep the state of the training here, every half a minute and at the end",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint, if there is one; the model is that of a run in one piece",
+    )
+    parser.add_argument("--json", action="store_true", help="write a report as JSON, no text")
+    parser.add_argument("--quiet", action="store_true", help="show warnings and errors only")
+    add_data_options(parser)
+    groups: dict[str, Any] = {}
+    for parameter in parameters():
+        if parameter.group not in groups:
+            groups[parameter.group] = parser.add_argument_group(
+                f"hyperparameters: {parameter.group}"
+            )
+        groups[parameter.group].add_argument(
+            f"--{parameter.name.replace('_', '-')}",
+            dest=parameter.name,
+            metavar=_metavar(parameter),
+            help=f"{parameter.help} [{_default_text(parameter)}]".replace("%", "%%"),
+        )
+    return parser
+
+
+def _metavar(parameter: Parameter) -> str:
+    if parameter.choices:
+        return "{" + ",".join(parameter.choices) + "}"
+    return {bool: "{true,false}", int: "N", float: "X", str: "TEXT"}[parameter.kind]
+
+
+def _default_text(parameter: Parameter) -> str:
+    """Return default and range of a hyperparameter in words.
+
+    Examples
+    --------
+    >>> [_default_text(p) for p in parameters() if p.name in ("epochs", "factors_lr")]
+    ['an integer >= 1; default 100', 'a number >= 0; default with sgd 0.02, for labels 0.03']
+    """
+    default = parameter.default
+    recipes = [RECIPES["sgd", task].get(parameter.name) for task in (REGRESSOR, CLASSIFIER)]
+    if default is not None:
+        text = f"default {_spelled(default)}"
+    elif recipes == [None, None]:
+        text = "default: not set"
+    else:
+        text = f"default with sgd {_spelled(recipes[0])}"
+        if recipes[0] != recipes[1]:
+            text += f", for labels {_spelled(recipes[1])}"
+    if parameter.name == "predictor_type":
+        text = f"default {CLASSIFIER} if all targets are 0 or 1, else {REGRESSOR}"
+    named = parameter.choices or parameter.kind is bool  # the metavar shows the range
+    return text if named else f"{parameter.range_text}; {text}"
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _config(args: argparse.Namespace, init: Model | None) -> TrainConfig:
+    """Return the config that was asked for; one error names everything that is wrong with it."""
+    names = (parameter.name for parameter in parameters())
+    values = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if init is not None:
+        values.setdefault("num_factors", init.num_factors)
+        values.setdefault("predictor_type", init.config.predictor_type)
+    elif args.metric in _TASK_OF_METRIC:
+        values.setdefault("predictor_type", _TASK_OF_METRIC[args.metric])
+    return TrainConfig.from_strings(values)
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    """Refuse, before hours of training, a place where the model could not be saved."""
+    output = Path(args.output).absolute()
+    for name in ("data", "test", "validation"):
+        source = getattr(args, name)
+        if source is not None and output.is_file() and os.path.exists(source):
+            if output.samefile(source):
+                raise ConfigError(f"--output: {args.output} is the file of {name}; name another")
+    if output.is_file():
+        output = output.parent
+    while not output.exists():
+        output = output.parent
+    if not output.is_dir() or not os.access(output, os.W_OK):
+        raise ConfigError(f"--output: {output} is no directory that can be written to")
+
+
+# -- data ------------------------------------------------------------------------------------------
+
+
+def _read(
+    args: argparse.Namespace, config: TrainConfig, init: Model | None
+) -> tuple[Dataset, Dataset | None, Dataset | None]:
+    """Return the rows of training, test and validation, all with the features of the first."""
+    from fm.read import guess_format, read
+
+    options = data_options(args)
+    others = [args.test, args.validation]
+    if "zero_based" not in options and any(others):
+        form = options.get("format") or guess_format(args.data)
+        if form == "libsvm":
+            args.zero_based = options["zero_based"] = _has_feature_zero(args.data)
+    first = dict(options)
+    if init is not None and init.encoder is not None:
+        first["encoder"] = init.encoder
+    elif init is not None:
+        first["num_features"] = init.num_features
+    data = read(args.data, require_target=True, **first)
+    same = ("format", "delimiter", "header", "zero_based", "target", "weight")
+    further: dict[str, Any] = {name: options[name] for name in same if name in options}
+    if data.encoder is not None:
+        further["encoder"] = data.encoder
+    else:
+        further["num_features"] = max(data.num_features, config.feature_dim or 0)
+    test, validation = (
+        None if path is None else read(path, require_target=True, **further) for path in others
+    )
+    return data, test, validation
+
+
+def _has_feature_zero(path: str) -> bool:
+    """Whether libsvm data count features from 0: the training file decides for all files."""
+    from fm.formats.files import read_bytes
+    from fm.formats.tables import data_files
+
+    contents = map(read_bytes, data_files(path))
+    return any(b" 0:" in content or b"\t0:" in content for content in contents)
+
+
+def _with_task_of(data: Dataset, config: TrainConfig) -> TrainConfig:
+    """Return the config for the targets there are: only 0 and 1 are labels, else numbers."""
+    assert data.y is not None
+    found = np.unique(data.y)[:3].tolist()
+    if found == [0, 1]:
+        log.info(
+            "all targets are 0 or 1: predictor_type is %s, which predicts the probability of 1; "
+            "say --predictor-type %s for numbers",
+            CLASSIFIER,
+            REGRESSOR,
+        )
+        return dataclasses.replace(config, predictor_type=CLASSIFIER)
+    if len(found) == 2:
+        log.warning(
+            "the targets are only %g and %g, and predictor_type is %s; for probabilities make them "
+            "0 and 1",
+            *found,
+            REGRESSOR,
+        )
+    return config
+
+
+def _report_of_data(data: Dataset, config: TrainConfig) -> dict[str, Any]:
+    assert data.y is not None
+    fields = None
+    if data.fields is not None:
+        sizes = np.bincount(data.fields, minlength=len(data.field_names)).tolist()
+        fields = dict(zip(data.field_names, sizes, strict=True))
+    return {
+        "data": {
+            "source": data.source,
+            "rows": data.num_rows,
+            "features": data.num_features,
+            "fields": fields,
+        },
+        "predictor_type": config.predictor_type,
+        "baseline": _constant(data, config.predictor_type, data),
+    }
+
+
+def _constant(training: Dataset, task: str, data: Dataset) -> dict[str, float]:
+    """Return how good it is to answer every row of `data` with the mean of the training rows."""
+    assert training.y is not None and data.y is not None
+    mean = float(np.average(training.y.astype(np.float64), weights=training.weight))
+    score = mean if task == REGRESSOR else log_odds(mean)
+    return metrics_of(task, np.full(data.num_rows, score), data.y, data.weight)
+
+
+def _measured(model: Model, training: Dataset, test: Dataset) -> dict[str, Any]:
+    assert test.y is not None
+    task = model.config.predictor_type
+    return {
+        "metrics": metrics_of(task, model.scores(test), test.y, test.weight),
+        "baseline": _constant(training, task, test),
+    }
+
+
+# -- what is shown ---------------------------------------------------------------------------------
+
+_WHAT = {"metrics": "(the model)", "baseline": "(always the training mean)"}
+
+
+def _say(name: str, text: str) -> None:
+    sys.stdout.write(f"{name:9} {text}\n")
+    sys.stdout.flush()  # epochs are reported on standard error, in between
+
+
+def _silent(name: str, text: str) -> None:
+    pass
+
+
+def _texts_of_data(
+    data: Dataset, config: TrainConfig, report: dict[str, Any]
+) -> Iterator[tuple[str, str]]:
+    assert data.y is not None
+    about = report["data"]
+    yield "data", f"{data.source}: {data.num_rows:,} rows, {data.num_features:,} features"
+    if about["fields"]:
+        shown = [f"{name} {size:,}" for name, size in about["fields"].items()]
+        more = len(shown) - _MOST_FIELDS
+        yield "fields", ", ".join(shown[:_MOST_FIELDS]) + (f" and {more} more" if more > 0 else "")
+    if config.predictor_type == REGRESSOR:
+        spread = f"{data.y.min():g} to {data.y.max():g}, mean {data.y.mean(dtype=np.float64):.5g}"
+        yield "target", f"{spread}; predictor_type {REGRESSOR}"
+    else:
+        ones = float(data.y.mean(dtype=np.float64))
+        yield "target", f"0 and 1, {ones:.2%} are 1; predictor_type {CLASSIFIER}"
+    yield "baseline", f"{_text_of(report['baseline'])}  {_WHAT['baseline']}"
+
+
+def _text_of(metrics: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {value:.5f}" for name, value in metrics.items())
+
+
+def _text_of_training(model: Model, validation: str | None, seconds: float) -> str:
+    """Return what the training came to: the epoch that was kept, and its metrics."""
+    done = sum("refit" not in epoch for epoch in model.history)
+    metrics = dict(model.metrics)
+    kept, again = metrics.pop("epoch", -1) + 1, metrics.pop("refit", False)
+    time_text = f"in {seconds:.3g} s"
+    loss = metrics.pop("loss", float("nan"))
+    if not metrics:
+        return f"{done} epochs {time_text}: loss {loss:.5f} on the training rows; no row held out"
+    text = f"{done} epochs {time_text}; best {kept}: {_text_of(metrics)} on "
+    text += "held-out rows" if validation is None else validation
+    return text + (f"; then {kept} epochs on all rows" if again else "")
+
+
+def _next_command(args: argparse.Namespace, path: Path) -> str:
+    """Return a command that uses the model, ready to run."""
+    words = ["python", "-m", "fm.predict", str(path), args.test or args.data]
+    for name in ("format", "delimiter"):
+        if getattr(args, name) is not None:
+            words += [f"--{name}", getattr(args, name)]
+    for name in ("header", "zero_based"):
+        if getattr(args, name) is not None:
+            words.append(("--" if getattr(args, name) else "--no-") + name.replace("_", "-"))
+    if args.names:
+        words += ["--names", ",".join(f'"{n}"' if "," in n else n for n in args.names)]
+    return shlex.join(words)
+
+
+@contextmanager
+def _log_level(*, quiet: bool) -> Iterator[None]:
+    """Let notes of the program through, and lines of epochs where no bar shows them."""
+    bar = sys.stderr is not None and sys.stderr.isatty()
+    level = log.level
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not (bar and record.module == "progress")
+
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.addFilter(wanted)
+    try:
+        yield
+    finally:
+        log.removeFilter(wanted)
+        log.setLevel(level)
+
+
+# -- signals ---------------------------------------------------------------------------------------
+
+
+class Interrupted:
+    """Whether a signal came that asks the program to end."""
+
+    is_set = False
+
+
+@contextmanager
+def interruptible() -> Iterator[Interrupted]:
+    """Treat SIGTERM like Ctrl-C: training ends and keeps the best model so far; remember it."""
+    state = Interrupted()
+
+    def stop(number: int, frame: Any) -> None:
+        state.is_set = True
+        raise KeyboardInterrupt
+
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            before[number] = signal.signal(number, stop)
+        except ValueError:  # not in the main thread
+            break
+    try:
+        yield state
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,563 @@
+"""The command lines: what they write, how they complain, and how they end."""
+
+import gzip
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+import fm.cli
+import fm.convert
+import fm.evaluate
+import fm.predict
+from fm.builtin_artifact import write_artifact
+from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+from fm.encoder import Categorical, Encoder, Numeric, Vocabulary
+from fm.errors import ConfigError, DataError
+from fm.formats import recordio, svmlight
+from fm.model import Model, load
+from fm.options import EXIT_CLOSED_PIPE, Parser, add_data_options, data_options, run
+
+TASKS = (REGRESSOR, CLASSIFIER)
+ROWS = [("ann", "Alien", "30"), ("bob", "Brazil", "41.5"), ("eve", "", "")]
+RATINGS = [1, 0, 1]
+
+
+def model_of_columns(task):
+    encoder = Encoder(
+        [
+            Categorical("user", Vocabulary(("ann", "bob"))),
+            Categorical("film", Vocabulary(("Alien", "Brazil"))),
+            Numeric("age", 35.0, 5.0),
+        ]
+    )
+    rng = np.random.default_rng(3)
+    return Model(
+        0.25,
+        rng.normal(size=encoder.num_features),
+        rng.normal(size=(encoder.num_features, 2)),
+        TrainConfig(task, 2),
+        encoder=encoder,
+        fields=encoder.fields,
+        field_names=encoder.field_names,
+    )
+
+
+@pytest.fixture(params=TASKS)
+def task(request):
+    return request.param
+
+
+@pytest.fixture
+def files(tmp_path, task):
+    """A folder with two models, a table and rows of features."""
+    model = model_of_columns(task)
+    model.save(tmp_path / "model")
+    (tmp_path / "m.safetensors").write_bytes((tmp_path / "model").read_bytes())
+    lines = [",".join((*row, str(y))) for row, y in zip(ROWS, RATINGS, strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(["user,film,age,rating", *lines]) + "\n")
+    Model(0.5, [1, -1, 2], [[1], [2], [3]], TrainConfig(task, 1)).save(tmp_path / "s.safetensors")
+    (tmp_path / "t.libsvm").write_text("1 1:1 2:1\n0 2:1 3:0.5\n")
+    return tmp_path
+
+
+def expected_scores(task):
+    rows = [dict(zip(("user", "film", "age"), row, strict=True)) for row in ROWS]
+    return model_of_columns(task).scores(rows)
+
+
+SPARSE_SCORES = [0.5 + 0 + 2, 0.5 - 1 + 1 + 3]
+
+
+def start(*argv):
+    """Run fm in this process; return the exit code."""
+    try:
+        return fm.cli.main([str(arg) for arg in argv])
+    except SystemExit as err:  # argparse
+        return err.code
+
+
+@pytest.fixture
+def fails(capsys):
+    """Check that a command ends with exit code 2 and one line that matches."""
+
+    def check(message, *argv):
+        import re
+
+        capsys.readouterr()
+        assert start(*argv) == 2
+        out, err = capsys.readouterr()
+        assert not out and err.count("\n") == 1, err
+        assert re.search(message, err), err
+
+    return check
+
+
+# -- fm ------------------------------------------------------------------------------------------
+
+
+def test_help_and_version(capsys):
+    assert start("--version") == 0
+    assert capsys.readouterr().out == f"fm {fm.__version__}\n"
+    for argv in ([], ["--help"]):
+        assert start(*argv) == 0
+        out = capsys.readouterr().out
+        assert all(f"\n  {verb} " in out for verb in fm.cli.VERBS)
+
+
+def test_a_wrong_verb(fails):
+    fails("fm: error: expected one of train, .*found 'predcit'; did you mean 'predict'", "predcit")
+    fails(r"found 'xyz' \(see fm --help\)", "xyz")
+
+
+@pytest.mark.parametrize("verb", ["predict", "evaluate", "convert"])
+def test_help_teaches_by_examples(capsys, verb):
+    assert start(verb, "--help") == 0
+    out = capsys.readouterr().out
+    assert f"fm {verb} model" in out and "examples:" in out and "--delimiter" in out
+
+
+@pytest.mark.parametrize("module", ["fm", "fm.cli"])
+def test_python_m(module):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"fm {fm.__version__}\n", "")
+
+
+@pytest.mark.parametrize("task", [REGRESSOR], indirect=True)
+def test_modules_run_by_themselves_and_never_load_numba(files):
+    code = (
+        "import runpy, sys; sys.argv[0] = 'x'; runpy.run_module('fm.predict', run_name='__main__')"
+    )
+    code = f"import sys\ntry:\n {code}\nexcept SystemExit as e: assert e.code == 0\n"
+    code += "assert 'numba' not in sys.modules and 'sklearn' not in sys.modules"
+    argv = [sys.executable, "-c", code, files / "s.safetensors", files / "t.libsvm"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.split()) == 2
+
+
+# -- predict -------------------------------------------------------------------------------------
+
+
+def link(task, scores):
+    return 1 / (1 + np.exp(-np.asarray(scores))) if task == CLASSIFIER else np.asarray(scores)
+
+
+def test_predictions_on_standard_output(capsys, files, task):
+    for model in ("m.safetensors", "model"):
+        assert start("predict", files / model, files / "t.csv") == 0
+        found = [float(line) for line in capsys.readouterr().out.splitlines()]
+        np.testing.assert_allclose(found, link(task, expected_scores(task)), rtol=1e-5)
+    assert start("predict", files / "s.safetensors", files / "t.libsvm", "--raw") == 0
+    assert [float(line) for line in capsys.readouterr().out.split()] == SPARSE_SCORES
+
+
+def test_the_first_feature_of_libsvm(files, capsys):
+    """A file without the first feature is ambiguous; --zero-based says what is meant."""
+    (files / "x.libsvm").write_text("0 1:1 2:1\n")
+    argv = ["predict", files / "s.safetensors", files / "x.libsvm", "--raw"]
+    for flags, score in ((["--zero-based"], 0.5 - 1 + 2 + 6), ([], 0.5 + 0 + 2)):
+        assert start(*argv, *flags) == 0
+        assert float(capsys.readouterr().out) == score
+
+
+def test_predictions_from_standard_input(capsys, files, task, monkeypatch):
+    stdin = io.TextIOWrapper(io.BytesIO((files / "t.csv").read_bytes()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert start("predict", files / "m.safetensors", "-") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def read_output(path):
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    content = path.read_bytes()
+    if path.name.endswith(".gz"):
+        content = gzip.decompress(content)
+    ending = path.name.removesuffix(".gz").rpartition(".")[2]
+    if ending == "jsonl":
+        rows = [json.loads(line) for line in content.splitlines()]
+        return {name: [row[name] for row in rows] for name in rows[0]}
+    if ending == "parquet":
+        return pyarrow.parquet.read_table(path).to_pydict()
+    options = pyarrow.csv.ParseOptions(delimiter="\t" if ending == "tsv" else ",")
+    return pyarrow.csv.read_csv(io.BytesIO(content), parse_options=options).to_pydict()
+
+
+@pytest.mark.parametrize("name", ["o.csv", "o.tsv", "o.csv.gz", "o.jsonl", "o.parquet"])
+@pytest.mark.parametrize("append", [False, True])
+def test_output_formats(capsys, files, task, name, append):
+    flags = ["--append"] if append else []
+    flags += ["--proba", "--label", "--raw"] if task == CLASSIFIER else []
+    assert (
+        start("predict", files / "m.safetensors", files / "t.csv", "-o", files / name, *flags) == 0
+    )
+    found = read_output(files / name)
+    columns = ["user", "film", "age", "rating"] if append else []
+    kinds = ["probability", "label", "score"] if task == CLASSIFIER else ["prediction"]
+    assert list(found) == columns + kinds
+    scores = expected_scores(task)
+    np.testing.assert_allclose(found[kinds[-1]], scores, rtol=1e-5)
+    if task == CLASSIFIER:
+        np.testing.assert_allclose(found["probability"], link(task, scores), rtol=1e-5)
+        assert found["label"] == (scores >= 0).tolist()
+    if append:
+        assert found["user"] == ["ann", "bob", "eve"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_recordio_output_is_as_the_built_ins(files, task):
+    path = files / "o.recordio"
+    assert start("predict", files / "m.safetensors", files / "t.csv", "--output", path) == 0
+    records = recordio.read_records(path)
+    values = [
+        {name: value.float32_tensor.values for name, value in record.label.items()}
+        for record in records
+    ]
+    scores = expected_scores(task)
+    found = [value["score"][0] for value in values]
+    np.testing.assert_allclose(found, link(task, scores), rtol=1e-5)
+    if task == CLASSIFIER:
+        assert [value["predicted_label"] for value in values] == [[float(s >= 0)] for s in scores]
+
+
+@pytest.mark.parametrize("task", [REGRESSOR], indirect=True)
+def test_a_table_larger_than_a_batch(files, monkeypatch, capsys):
+    import fm.formats.tables
+
+    lines = (files / "t.csv").read_text().splitlines()
+    (files / "big.csv").write_text("\n".join([lines[0], *lines[1:] * 40_000]))
+    assert start("predict", files / "m.safetensors", files / "big.csv") == 0
+    found = capsys.readouterr().out.split()
+    assert len(found) == 120_000 > fm.formats.tables.BATCH_ROWS
+    assert found[:3] * 40_000 == found
+
+
+def test_predict_complains(files, task, fails):
+    model, table = files / "m.safetensors", files / "t.csv"
+    fails("nowhere: no such file", "predict", "nowhere", table)
+    fails("nowhere.csv: ", "predict", model, "nowhere.csv")
+    fails(r"t\.csv: not|t\.csv: expected a safetensors", "predict", table, table)
+    fails("cannot tell the format from '.*out'", "predict", model, table, "-o", files / "out")
+    fails("txt holds one number", "predict", model, table, "--append")
+    fails("recordio holds what the built-in", "predict", model, table, "--append",
+          "--output-format", "recordio")  # fmt: skip
+    fails("input has no columns", "predict", files / "s.safetensors", files / "t.libsvm",
+          "--append", "-o", files / "o.csv")  # fmt: skip
+    fails("fm predict: error: .*required: INPUT .see fm predict --help", "predict", model)
+    fails("invalid choice: 'xls'", "predict", model, table, "--format", "xls")
+    fails("unrecognized arguments: --targe", "predict", model, table, "--targe", "x")
+    if task == REGRESSOR:
+        fails("is a regressor; leave them out", "predict", model, table, "--proba")
+    (files / "bad.csv").write_text("user,age\nann,3\n")
+    fails(r"bad\.csv.*there is no column 'film'", "predict", model, files / "bad.csv")
+    (files / "x.libsvm").write_text("1 1:1\n1 9:1\n")
+    fails(r"x\.libsvm line 2: .*9", "predict", files / "s.safetensors", files / "x.libsvm")
+    (files / "own.csv").write_text("user,film,age,label,prediction\nann,Alien,3,1,2\n")
+    kind = ["--label"] if task == CLASSIFIER else []
+    fails("has a column '(label|prediction)' already", "predict", model, files / "own.csv",
+          "--append", "-o", files / "o.csv", *kind)  # fmt: skip
+
+
+@pytest.mark.parametrize("task", [REGRESSOR], indirect=True)
+def test_a_failed_prediction_leaves_the_old_output(files, capsys):
+    (files / "o.csv").write_text("old")
+    (files / "bad.csv").write_text("user,film,age\nann,Alien,3\nann,Alien,three\n")
+    argv = ["predict", files / "m.safetensors", files / "bad.csv", "-o", files / "o.csv"]
+    before = sorted(os.listdir(files))
+    assert start(*argv) == 2
+    assert "bad.csv row 2, column 'age': expected a finite number" in capsys.readouterr().err
+    assert (files / "o.csv").read_text() == "old" and sorted(os.listdir(files)) == before
+
+
+@pytest.mark.parametrize("task", [REGRESSOR], indirect=True)
+def test_progress_on_a_terminal(files, monkeypatch, capsys):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert start("predict", files / "m.safetensors", files / "t.csv", "-o", files / "o.csv") == 0
+    assert "predicting" in terminal.getvalue()
+
+
+# -- evaluate ------------------------------------------------------------------------------------
+
+
+def test_evaluate_as_json(files, task, capsys):
+    argv = ["evaluate", files / "m.safetensors", files / "t.csv", "--json"]
+    for more in ([], ["--target", "rating"], ["--target", "rating", "--weight", "rating"]):
+        assert start(*argv, *more) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["rows"] == 3 and found["predictor_type"] == task
+        error = expected_scores(task) - RATINGS
+        keep = np.array(RATINGS) == 1 if "--weight" in more else slice(None)
+        if task == REGRESSOR:
+            assert found["metrics"]["mse"] == pytest.approx(np.mean(error[keep] ** 2), rel=1e-5)
+        else:
+            right = (expected_scores(task) >= 0) == RATINGS
+            assert found["metrics"]["accuracy"] == pytest.approx(right[keep].mean())
+    assert found["metrics"].keys() == found["baseline"].keys()
+
+
+def test_evaluate_as_a_table(files, task, capsys):
+    assert start("evaluate", files / "s.safetensors", files / "t.libsvm") == 0
+    head, names, model, constant = capsys.readouterr().out.splitlines()
+    assert head == f"{task}, 2 rows"
+    assert names.split() == (
+        ["rmse", "mse", "mae"] if task == REGRESSOR else ["log_loss", "accuracy", "f1", "auc"]
+    )
+    assert constant.split()[0] == "constant" and model.split()[0] == "model"
+    if task == REGRESSOR:
+        assert constant.split()[1:] == ["0.500000", "0.250000", "0.500000"]
+        errors = np.array(SPARSE_SCORES) - [1, 0]
+        assert float(model.split()[2]) == pytest.approx(np.mean(errors**2))
+
+
+def test_evaluate_complains(files, task, fails):
+    model = files / "m.safetensors"
+    (files / "x.csv").write_text("user,film,age,stars\nann,Alien,3,1\nann,Alien,3,2\n")
+    fails("x.csv: no column is called rating", "evaluate", model, files / "x.csv")
+    fails("no column 'star'; .*did you mean 'stars'", "evaluate", model, files / "x.csv",
+          "--target", "star")  # fmt: skip
+    if task == CLASSIFIER:
+        fails(r"x\.csv row 2: expected label 0 or 1.*found 2", "evaluate", model, files / "x.csv",
+              "--target", "stars")  # fmt: skip
+
+
+def test_evaluate_the_real_artefact(shared_data, capsys):
+    folder = shared_data / "sagemaker-builtin-fm"
+    channel = folder / "u1.test.protobuf.gz"
+    assert start("evaluate", folder / "model.tar.gz", channel, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"] == 20_000
+    assert found["metrics"]["rmse"] == pytest.approx(1.000263, abs=1e-5)
+
+
+# -- convert -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sparse(rng):
+    X = sp.random(50, 20, 0.2, format="csr", dtype=np.float32, random_state=1)
+    edges = sp.csr_matrix(([1, 1], ([0, 0], [0, 19])), shape=X.shape, dtype=np.float32)
+    X = X + edges  # the first and the last feature occur
+    return X, rng.integers(0, 5, 50).astype(np.float32)
+
+
+def test_rows_through_every_format(tmp_path, capsys, sparse):
+    X, y = sparse
+    with open(tmp_path / "a.libffm", "wb") as file:
+        svmlight.write_libffm(file, X, y, np.arange(20) // 7)
+    chain = ["a.libffm", "b.recordio", "c.libsvm", "d.libsvm.gz", "e.protobuf"]
+    for source, target in zip(chain, chain[1:], strict=False):
+        assert start("convert", tmp_path / source, tmp_path / target) == 0
+        assert "50 rows, 20 features" in capsys.readouterr().out
+    found, labels = recordio.read_csr(tmp_path / "e.protobuf")
+    np.testing.assert_array_equal(found.toarray(), X.toarray())
+    np.testing.assert_array_equal(labels, y)
+    assert start("convert", tmp_path / "a.libffm", tmp_path / "f.x", "--to", "libffm") == 0
+    assert (tmp_path / "f.x").read_bytes() == (tmp_path / "a.libffm").read_bytes()
+
+
+def test_feature_dim_widens_rows(tmp_path, capsys, sparse):
+    with open(tmp_path / "a.recordio", "wb") as file:
+        recordio.write_spmatrix_to_sparse_tensor(file, *sparse)
+    argv = ["convert", tmp_path / "a.recordio", tmp_path / "b.recordio", "--feature-dim", "99"]
+    assert start(*argv) == 0
+    assert recordio.read_csr(tmp_path / "b.recordio")[0].shape == (50, 99)
+
+
+def test_a_table_becomes_rows_and_the_encoder_is_kept(files, capsys):
+    argv = ["convert", files / "t.csv", files / "a.recordio", "--target", "rating"]
+    columns = ["--categorical", "user,film", "--numeric", "age", "--standardize"]
+    assert start(*argv, *columns, "--save-encoder", files / "encoder.json") == 0
+    assert capsys.readouterr().err == ""
+    encoder = Encoder.from_dict(json.loads((files / "encoder.json").read_text()))
+    X, y = recordio.read_csr(files / "a.recordio")
+    assert y.tolist() == RATINGS and X.shape[1] == encoder.num_features
+    assert encoder.decode_row(X[1])["film"] == "Brazil"
+    lines = (files / "t.csv").read_text().splitlines()
+    (files / "test.csv").write_text("\n".join([lines[0], *lines[:0:-1]]))  # the rows reversed
+    argv = ["convert", files / "test.csv", files / "b.recordio", "--target", "rating"]
+    assert start(*argv, "--encoder", files / "encoder.json") == 0
+    np.testing.assert_array_equal(
+        recordio.read_csr(files / "b.recordio")[0].toarray(), X.toarray()[::-1]
+    )
+    assert start(*argv, "--encoder", files / "m.safetensors") == 0
+    assert start(*argv) == 0
+    assert "give --save-encoder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["o.parquet", "o.tsv", "o.csv.gz"])
+def test_tables_keep_their_columns(files, capsys, name):
+    assert start("convert", files / "t.csv", files / name) == 0
+    assert capsys.readouterr().out.endswith(": 3 rows\n")
+    found = read_output(files / name)
+    assert found["user"] == ["ann", "bob", "eve"]
+    assert list(map(int, found["rating"])) == RATINGS
+
+
+def test_models_to_and_fro(tmp_path, capsys, rng):
+    model = Model(0.5, rng.normal(size=4), rng.normal(size=(4, 2)), TrainConfig(num_factors=2))
+    write_artifact(model, tmp_path / "model.tar.gz")
+    assert start("convert", tmp_path / "model.tar.gz", tmp_path / "m.safetensors") == 0
+    ours = load(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(ours.V, model.V)
+    assert start("convert", tmp_path / "m.safetensors", tmp_path / "again.tar.gz") == 0
+    assert load(tmp_path / "again.tar.gz") == ours
+    argv = ["convert", tmp_path / "m.safetensors", tmp_path / "model_algo-1", "--to", "builtin"]
+    assert start(*argv) == 0
+    assert load(tmp_path / "model_algo-1") == ours
+    assert "Model(regressor, 4 features x 2 factors)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", [REGRESSOR], indirect=True)
+def test_convert_says_what_stays_behind(files, capsys):
+    assert start("convert", files / "m.safetensors", files / "m.tar.gz") == 0
+    assert "fm: warning: the built-in's artefact has no place for" in capsys.readouterr().err
+
+
+def test_convert_complains(files, fails):
+    table, rows = files / "t.csv", files / "t.libsvm"
+    fails("cannot tell the format from .*give --to", "convert", table, files / "x.bin")
+    fails("libsvm has no columns; convert to one of", "convert", rows, files / "x.csv")
+    fails("libffm needs the field of each feature", "convert", rows, files / "x.libffm")
+    (files / "x.csv").write_text("user,age\nann,3\n")
+    fails("libsvm needs a target", "convert", files / "x.csv", files / "x.libsvm",
+          "--save-encoder", files / "e.json")  # fmt: skip
+    fails("has no place for weights", "convert", table, files / "x.libsvm", "--weight", "age")
+    fails("--save-encoder: .* has no columns", "convert", rows, files / "x.recordio",
+          "--save-encoder", files / "e.json")  # fmt: skip
+    fails("target: does not apply", "convert", table, files / "x.parquet", "--target", "rating")
+    fails("the model has no encoder", "convert", table, files / "x.libsvm", "--encoder",
+          files / "s.safetensors")  # fmt: skip
+    (files / "e.json").write_text("[]")
+    fails("expected an object with a list of columns", "convert", table, files / "x.libsvm",
+          "--encoder", files / "e.json")  # fmt: skip
+    (files / "e.json").write_text("[")
+    fails("e.json: expected the JSON of an encoder", "convert", table, files / "x.libsvm",
+          "--encoder", files / "e.json")  # fmt: skip
+    fails("--feature-dim: expected an integer >= 1, found '0'", "convert", rows, rows,
+          "--feature-dim", "0")  # fmt: skip
+
+
+# -- options and endings -------------------------------------------------------------------------
+
+
+def options(*argv):
+    parser = Parser("fm test", "A test.", "")
+    add_data_options(parser)
+    return data_options(parser.parse_args(argv))
+
+
+def test_no_options_are_no_keywords():
+    assert options() == {}
+
+
+def test_data_options_are_keywords_of_read():
+    found = options(
+        "--target", "y", "--weight", "w", "--format", "csv", "--delimiter", ";",
+        "--names", "a,b", "--names", "y", "--categorical", 'a,"b,c"', "--categorical", "d",
+        "--numeric", "n", "--multi", "m", "--history", "h", "--ignore", "i", "--separator", "/",
+        "--standardize", "--min-count", "3", "--hash-dim", "16", "--no-zero-based",
+    )  # fmt: skip
+    assert found == {
+        "target": "y", "weight": "w", "format": "csv", "delimiter": ";", "header": ["a", "b", "y"],
+        "categorical": ["a", "b,c", "d"], "numeric": ["n"], "multi": {"m": "/"},
+        "history": {"h": "/"}, "ignore": ["i"], "standardize": True, "min_count": 3,
+        "hash_dim": 16, "zero_based": False,
+    }  # fmt: skip
+    assert options("--no-header") == {"header": False} and options("--header") == {"header": True}
+    import inspect
+
+    from fm.read import read
+
+    assert found.keys() <= inspect.signature(read).parameters.keys()
+    with pytest.raises(ConfigError, match="--names: .*found --header too"):
+        options("--names", "a", "--header")
+
+
+def test_lists_do_not_leak_from_one_call_to_the_next():
+    parser = Parser("fm test", "A test.", "")
+    add_data_options(parser)
+    assert data_options(parser.parse_args(["--multi", "a"])) == {"multi": ["a"]}
+    assert data_options(parser.parse_args(["--multi", "b"])) == {"multi": ["b"]}
+    assert data_options(parser.parse_args([])) == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (KeyboardInterrupt(), 130, "fm: interrupted"),
+        (DataError("x.csv row 3:\nbad"), 2, "fm: error: x.csv row 3: bad"),
+        (FileNotFoundError(2, "No such file", "a.csv"), 2, "fm: error: a.csv: No such file"),
+        (OSError(28, "No space left on device"), 2, "input or output: No space left on device"),
+        (MemoryError(), 2, "fm: error: out of memory"),
+    ],
+)
+def test_endings(capsys, error, code, text):
+    def main(argv):
+        raise error
+
+    assert run(main) == code
+    err = capsys.readouterr().err
+    assert text in err and err.count("\n") == 1
+
+
+def test_bugs_are_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        run(lambda argv: 1 // 0)
+
+
+def test_warnings_are_lines(capsys):
+    import logging
+    import warnings
+
+    def main(argv):
+        warnings.warn("odd\ncolumn", stacklevel=1)
+        logging.getLogger("fm").warning("left out")
+        return 0
+
+    assert run(main) == 0
+    assert capsys.readouterr().err == "fm: warning: odd column\nfm: warning: left out\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and pipes")
+@pytest.mark.parametrize("task", [REGRESSOR], indirect=True)
+def test_a_closed_pipe_is_no_error(files):
+    lines = (files / "t.csv").read_text().splitlines()
+    (files / "big.csv").write_text("\n".join([lines[0], *lines[1:] * 40_000]))
+    argv = [sys.executable, "-m", "fm", "predict", files / "m.safetensors", files / "big.csv"]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(30) == EXIT_CLOSED_PIPE
+    process.stderr.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and pipes")
+@pytest.mark.parametrize("task", [REGRESSOR], indirect=True)
+def test_an_interrupt_is_one_line(files):
+    argv = [sys.executable, "-m", "fm.predict", files / "m.safetensors", "-"]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdin.write(b"user,film,age\n")
+        process.stdin.flush()
+        time.sleep(0.8)  # until it waits for more
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b"fm: interrupted\n"
+        assert process.wait(30) == 130
