@@ -3,7 +3,7 @@
 >>> import numpy as np
 >>> import fm
 >>> data = fm.Dataset.from_arrays(np.eye(4), [1.0, 2.0, 3.0, 4.0])
->>> model = fm.fit(data, fm.TrainConfig(num_factors=2, epochs=300))
+>>> model = fm.fit(data, fm.TrainConfig(num_factors=2, linear_lr=0.2))
 >>> model.predict(data).round().tolist()
 [1.0, 2.0, 3.0, 4.0]
 

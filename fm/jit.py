@@ -15,7 +15,12 @@ import numba
 
 # fastmath stays off: it would delete the tests for NaN; the fast flags sit on the operations of
 # fm.simd. error_model="numpy": Python's test for division by zero blocks vectorisation.
-_OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "fastmath": False}
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "boundscheck": False,
+    "fastmath": False,
+}
 
 # numba's cache notices a change of a kernel's own file only. Kernels capture this number, so that
 # a change of anything they are made of gives them another key.
@@ -34,6 +39,6 @@ SOURCE_VERSION = int.from_bytes(
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a kernel on its first call; cached on disk if any directory for it is writable."""
     try:
-        return numba.njit(function, cache=True, **_OPTIONS)  # type: ignore[no-any-return]
+        return numba.njit(function, cache=True, **_OPTIONS)
     except RuntimeError:  # "cannot cache function: no locator available"
-        return numba.njit(function, **_OPTIONS)  # type: ignore[no-any-return]
+        return numba.njit(function, **_OPTIONS)

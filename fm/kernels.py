@@ -4,7 +4,7 @@ Symbols::
 
     B         float64 (1 + bias states,)      w0, then the optimizer's state for it
     W         float32 (n * (1 + S),)          per feature: w, then S states
-    P         float32 (n * (1 + S) * kp,)     per feature: V's row padded with zeros to kp, then S states
+    P         float32 (n * (1 + S) * kp,)     per feature: V's row, zeros up to kp, then S states
     order     int32   (rows,)                 the rows to visit, in this order
     indptr, indices, values                   the CSR matrix; values is not read if one-hot
     s         sum_i v_i x_i  (a vector of kp lanes);  q = sum_i (v_i x_i)^2, lane by lane
@@ -76,7 +76,7 @@ class Clipped(NamedTuple):
     rescale: float
 
 
-def loss_terms(loss, p, y):  # type: ignore[no-untyped-def]
+def loss_terms(loss, p, y):
     """Return (g, a, f): the derivative by the score, and the loss as a + log(f).
 
     The kernel multiplies the f of many rows before it takes one logarithm.
@@ -84,12 +84,12 @@ def loss_terms(loss, p, y):  # type: ignore[no-untyped-def]
     raise NotImplementedError("compiled code only")
 
 
-def _squared_terms(loss, p, y):  # type: ignore[no-untyped-def]
+def _squared_terms(loss, p, y):
     g = p - y
     return g, np.float64(f4(0.5) * g * g), 1.0
 
 
-def _logistic_terms(loss, p, y):  # type: ignore[no-untyped-def]
+def _logistic_terms(loss, p, y):
     e = f4(math.exp(-abs(p)))  # never overflows
     sigmoid = f4(1.0) / (f4(1.0) + e)
     if p < f4(0.0):
@@ -97,7 +97,7 @@ def _logistic_terms(loss, p, y):  # type: ignore[no-untyped-def]
     return sigmoid - y, np.float64(clamp(p, f4(0.0), p) - y * p), 1.0 + np.float64(e)
 
 
-def _clipped_terms(loss, p, y):  # type: ignore[no-untyped-def]
+def _clipped_terms(loss, p, y):
     g, addend, factor = loss_terms(loss.loss, p, y)
     return loss.rescale * clamp(g, -loss.clip, loss.clip), addend, factor
 
@@ -161,7 +161,7 @@ def training_kernel(
     wide = 1 + states
     version = SOURCE_VERSION
 
-    def epoch(  # type: ignore[no-untyped-def]
+    def epoch(
         order, begin, stop, indptr, indices, values, y, weight, loss, opt, scratch, margins, B, W, P
     ):
         total = 0.0
@@ -290,7 +290,7 @@ def _scoring_kernel(width: int, chunks: int, entries: int, onehot: bool) -> Call
     stride = width * chunks
     version = SOURCE_VERSION
 
-    def score(order, rows, indptr, indices, values, b, W, P, wide, block, out):  # type: ignore[no-untyped-def]
+    def score(order, rows, indptr, indices, values, b, W, P, wide, block, out):
         version  # noqa: B018  a part of the cache key
         for t in range(rows):
             r = index(order, t + _DATA_AHEAD)
@@ -445,7 +445,7 @@ class _WritableAlias:
 
 
 @jit
-def shuffle(order, count, state):  # type: ignore[no-untyped-def]
+def shuffle(order, count, state):
     """Permute ``order[:count]`` in place (Fisher-Yates); `state` is a uint64 seed other than 0.
 
     A kernel of its own because numpy's permutation costs as much as training on the rows does.

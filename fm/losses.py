@@ -47,7 +47,8 @@ def sigmoid(scores: Array) -> Array:
     Written out because scipy.special would take a tenth of the time of a first training to import.
     """
     e = np.exp(-np.abs(scores))
-    return np.where(np.asarray(scores) >= 0, 1 / (1 + e), e / (1 + e))
+    result: Array = np.where(np.asarray(scores) >= 0, 1 / (1 + e), e / (1 + e))
+    return result
 
 
 def _f64(values: Array) -> Array:
@@ -56,7 +57,8 @@ def _f64(values: Array) -> Array:
 
 def _log_loss(scores: Array, y: Array) -> Array:
     scores = _f64(scores)
-    return np.logaddexp(0.0, scores) - _f64(y) * scores  # = -y log(p) - (1 - y) log(1 - p), stable
+    loss: Array = np.logaddexp(0.0, scores) - _f64(y) * scores
+    return loss  # -y log(p) - (1 - y) log(1 - p), but stable
 
 
 # Half the squared error, so that its gradient is prediction - target, as the built-in's is.

@@ -93,7 +93,7 @@ def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> C
     stride = 3 * gap
     version = SOURCE_VERSION
 
-    def epoch(  # type: ignore[no-untyped-def]
+    def epoch(
         order,
         start,
         stop,

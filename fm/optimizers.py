@@ -138,22 +138,22 @@ def by_type(stub: Callable[..., Any], table: dict[type, Callable[..., Any]]) -> 
 
 
 # --- row_scale ------------------------------------------------------------------------------------
-def row_scale(opt, B, weight, linear_norm, factors_norm):  # type: ignore[no-untyped-def]  # noqa: D103
+def row_scale(opt, B, weight, linear_norm, factors_norm):  # noqa: D103
     raise NotImplementedError("compiled code only")
 
 
-def _sgd_row_scale(opt, B, weight, linear_norm, factors_norm):  # type: ignore[no-untyped-def]
+def _sgd_row_scale(opt, B, weight, linear_norm, factors_norm):
     # A step of size lr changes the score by -lr g |d score|^2. Dividing it by 1 + lr |d score|^2
     # is what an implicit step does to first order: it never overshoots, however large lr is.
     reach = opt.bias_lr + opt.linear_lr * linear_norm + opt.factors_lr * factors_norm
     return weight / (f4(1.0) + weight * reach)
 
 
-def _plain_row_scale(opt, B, weight, linear_norm, factors_norm):  # type: ignore[no-untyped-def]
+def _plain_row_scale(opt, B, weight, linear_norm, factors_norm):
     return f4(1.0)
 
 
-def _adam_row_scale(opt, B, weight, linear_norm, factors_norm):  # type: ignore[no-untyped-def]
+def _adam_row_scale(opt, B, weight, linear_norm, factors_norm):
     # B[3] and B[4] hold beta1^t and beta2^t; tiny ones become 0 before they turn denormal (slow).
     power1 = B[3] * BETA1
     power2 = B[4] * BETA2
@@ -163,28 +163,28 @@ def _adam_row_scale(opt, B, weight, linear_norm, factors_norm):  # type: ignore[
 
 
 # --- step_bias ------------------------------------------------------------------------------------
-def step_bias(opt, B, b, g, weight, scale):  # type: ignore[no-untyped-def]  # noqa: D103
+def step_bias(opt, B, b, g, weight, scale):  # noqa: D103
     raise NotImplementedError("compiled code only")
 
 
-def _sgd_bias(opt, B, b, g, weight, scale):  # type: ignore[no-untyped-def]
+def _sgd_bias(opt, B, b, g, weight, scale):
     return b - opt.bias_lr * scale * (g + opt.bias_wd * b)
 
 
-def _adagrad_bias(opt, B, b, g, weight, scale):  # type: ignore[no-untyped-def]
+def _adagrad_bias(opt, B, b, g, weight, scale):
     d = weight * (g + opt.bias_wd * b)
     B[1] += d * d
     return b - opt.bias_lr * d / f4(math.sqrt(f4(B[1]) + opt.eps2))
 
 
-def _adam_bias(opt, B, b, g, weight, scale):  # type: ignore[no-untyped-def]
+def _adam_bias(opt, B, b, g, weight, scale):
     d = weight * (g + opt.bias_wd * b)
     B[1] = BETA1 * B[1] + (f4(1.0) - BETA1) * d
     B[2] = BETA2 * B[2] + (f4(1.0) - BETA2) * d * d
     return b - opt.bias_lr * scale * f4(B[1]) / f4(math.sqrt(f4(B[2]) + opt.eps2))
 
 
-def _ftrl_bias(opt, B, b, g, weight, scale):  # type: ignore[no-untyped-def]
+def _ftrl_bias(opt, B, b, g, weight, scale):
     if opt.bias_lr == f4(0.0):
         return b
     d = weight * g
@@ -196,16 +196,16 @@ def _ftrl_bias(opt, B, b, g, weight, scale):  # type: ignore[no-untyped-def]
 
 
 # --- step_linear ----------------------------------------------------------------------------------
-def step_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-def]  # noqa: D103
+def step_linear(opt, W, at, gx, weight, scale):  # noqa: D103
     raise NotImplementedError("compiled code only")
 
 
-def _sgd_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-def]
+def _sgd_linear(opt, W, at, gx, weight, scale):
     w = load(W, at)
     store(W, at, w - opt.linear_lr * scale * (gx + opt.linear_wd * w))
 
 
-def _adagrad_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-def]
+def _adagrad_linear(opt, W, at, gx, weight, scale):
     w = load(W, at)
     d = weight * (gx + opt.linear_wd * w)
     total = load(W, at + 1) + d * d
@@ -213,7 +213,7 @@ def _adagrad_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-d
     store(W, at, w - opt.linear_lr * d / math.sqrt(total + opt.eps2))
 
 
-def _adam_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-def]
+def _adam_linear(opt, W, at, gx, weight, scale):
     w = load(W, at)
     d = weight * (gx + opt.linear_wd * w)
     m = BETA1 * load(W, at + 1) + (f4(1.0) - BETA1) * d
@@ -223,7 +223,7 @@ def _adam_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-def]
     store(W, at, w - opt.linear_lr * scale * m / math.sqrt(u + opt.eps2))
 
 
-def _ftrl_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-def]
+def _ftrl_linear(opt, W, at, gx, weight, scale):
     if opt.linear_lr == f4(0.0):
         return
     w = load(W, at)
@@ -239,18 +239,18 @@ def _ftrl_linear(opt, W, at, gx, weight, scale):  # type: ignore[no-untyped-def]
 
 
 # --- step_factors ---------------------------------------------------------------------------------
-def step_factors(opt, P, at, gap, v, s, gx, x, weight, scale):  # type: ignore[no-untyped-def]  # noqa: D103
+def step_factors(opt, P, at, gap, v, s, gx, x, weight, scale):  # noqa: D103
     raise NotImplementedError("compiled code only")
 
 
-def _sgd_factors(opt, P, at, gap, v, s, gx, x, weight, scale):  # type: ignore[no-untyped-def]
+def _sgd_factors(opt, P, at, gap, v, s, gx, x, weight, scale):
     # v - h (gx (s - x v) + wd v), grouped so that it costs one product and one fused addition
     h = opt.factors_lr * scale
     keep = f4(1.0) - h * opt.factors_wd + h * gx * x
     vstore(P, at, vaxpy(-h * gx, s, vscale(v, keep)))
 
 
-def _adagrad_factors(opt, P, at, gap, v, s, gx, x, weight, scale):  # type: ignore[no-untyped-def]
+def _adagrad_factors(opt, P, at, gap, v, s, gx, x, weight, scale):
     d = vaxpy(weight * gx, s, vscale(v, weight * (opt.factors_wd - gx * x)))
     total = vfma(d, d, vload_like(P, at + gap, v))
     vstore(P, at + gap, total)
@@ -258,7 +258,7 @@ def _adagrad_factors(opt, P, at, gap, v, s, gx, x, weight, scale):  # type: igno
     vstore(P, at, vsub(v, vdiv(vscale(d, opt.factors_lr), root)))
 
 
-def _adam_factors(opt, P, at, gap, v, s, gx, x, weight, scale):  # type: ignore[no-untyped-def]
+def _adam_factors(opt, P, at, gap, v, s, gx, x, weight, scale):
     d = vaxpy(weight * gx, s, vscale(v, weight * (opt.factors_wd - gx * x)))
     m = vaxpy(f4(1.0) - BETA1, d, vscale(vload_like(P, at + gap, v), BETA1))
     u = vaxpy(f4(1.0) - BETA2, vmul(d, d), vscale(vload_like(P, at + 2 * gap, v), BETA2))
@@ -268,7 +268,7 @@ def _adam_factors(opt, P, at, gap, v, s, gx, x, weight, scale):  # type: ignore[
     vstore(P, at, vsub(v, vdiv(vscale(m, opt.factors_lr * scale), root)))
 
 
-def _ftrl_factors(opt, P, at, gap, v, s, gx, x, weight, scale):  # type: ignore[no-untyped-def]
+def _ftrl_factors(opt, P, at, gap, v, s, gx, x, weight, scale):
     if opt.factors_lr == f4(0.0):
         return
     inverse = f4(1.0) / opt.factors_lr

@@ -402,8 +402,8 @@ def guess_format(source: Any) -> str:
     extension = Path(name.lower().removesuffix(".gz")).suffix
     if extension in EXTENSIONS:
         return EXTENSIONS[extension]
-    lines = head.decode("latin-1").splitlines()
-    lines = [line for line in (lines[:-1] or lines)[:_LINES] if line.strip()]
+    lines = head.decode("latin-1").split("\n")
+    lines = [line.strip() for line in (lines[:-1] or lines)[:_LINES] if line.strip()]
     for form, pattern in (("libffm", _LIBFFM), ("libsvm", _LIBSVM)):
         if any(":" in line for line in lines) and all(map(pattern.fullmatch, lines)):
             return form

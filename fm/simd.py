@@ -1,5 +1,4 @@
-"""A vector type for numba: ``<n x float>`` values that stay in registers, and the few operations
-the kernels need.
+"""A vector type for numba and the few operations the kernels need: ``<n x float>`` in registers.
 
 Plain numba loops over the factors neither vectorise at the full register width nor keep a row's
 sum of factors in registers; with this type one line of a kernel is one vector operation, whatever
@@ -29,7 +28,7 @@ _I32 = ir.IntType(32)
 _SAFE_FAST = ("nsz", "arcp", "contract", "afn", "reassoc")
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """The numba type of a value of `width` float32 lanes."""
 
     def __init__(self, width: int) -> None:
@@ -38,7 +37,7 @@ class Vector(types.Type):  # type: ignore[misc]
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, fe_type: Vector) -> None:
         super().__init__(manager, fe_type, ir.VectorType(_F32, fe_type.width))
 
@@ -60,7 +59,7 @@ def _call(
     return builder.call(function, values, **kw)
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[misc]
+@intrinsic(prefer_literal=True)
 def vload(typingctx: Any, array: Any, offset: Any, width: Any) -> Any:
     """Return the vector ``array[offset : offset + width]``; `width` is a compile-time constant."""
     n = _width(width)
@@ -77,7 +76,7 @@ def vload(typingctx: Any, array: Any, offset: Any, width: Any) -> Any:
     return Vector(n)(array, types.intp, width), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def vstore(typingctx: Any, array: Any, offset: Any, value: Any) -> Any:
     """Write a vector to ``array[offset : offset + width]``."""
 
@@ -98,7 +97,7 @@ def _splat(builder: Any, scalar: Any, n: int) -> Any:
     return builder.shuffle_vector(one, undefined, lanes)
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[misc]
+@intrinsic(prefer_literal=True)
 def vsplat(typingctx: Any, scalar: Any, width: Any) -> Any:
     """Return a vector of `width` lanes that all hold the float32 `scalar`."""
     n = _width(width)
@@ -111,7 +110,7 @@ def vsplat(typingctx: Any, scalar: Any, width: Any) -> Any:
     return Vector(n)(types.float32, width), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def vscale(typingctx: Any, x: Any, scalar: Any) -> Any:
     """Return ``scalar * x`` for a vector x and a float32 scalar."""
 
@@ -121,7 +120,7 @@ def vscale(typingctx: Any, x: Any, scalar: Any) -> Any:
     return x(x, types.float32), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def vaxpy(typingctx: Any, scalar: Any, x: Any, y: Any) -> Any:
     """Return ``scalar * x + y`` (fused) for vectors x, y and a float32 scalar."""
 
@@ -134,7 +133,7 @@ def vaxpy(typingctx: Any, scalar: Any, x: Any, y: Any) -> Any:
     return x(types.float32, x, x), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def vfill_like(typingctx: Any, like: Any, scalar: Any) -> Any:
     """Return a vector as wide as `like` whose lanes all hold the float32 `scalar`."""
 
@@ -145,7 +144,7 @@ def vfill_like(typingctx: Any, like: Any, scalar: Any) -> Any:
 
 
 def _elementwise(method: str, text: str) -> Any:
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def operation(typingctx: Any, x: Any, y: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return getattr(builder, method)(args[0], args[1], flags=_SAFE_FAST)
@@ -182,7 +181,8 @@ def _llvm(name: str, arity: int, text: str, flags: tuple[str, ...] = ()) -> Any:
     def three(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
         return x(x, x, x), codegen
 
-    operation = intrinsic({1: one, 2: two, 3: three}[arity])
+    signatures: dict[int, Any] = {1: one, 2: two, 3: three}
+    operation: Any = intrinsic(signatures[arity])
     operation.__doc__ = text
     return operation
 
@@ -193,7 +193,7 @@ vmin: Callable[..., Any] = _llvm("minnum", 2, "Return the smaller of x and y, la
 vmax: Callable[..., Any] = _llvm("maxnum", 2, "Return the larger of x and y, lane by lane.")
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def vsum(typingctx: Any, x: Any) -> Any:
     """Return the sum of the lanes as a float32, in any order."""
 
@@ -206,7 +206,7 @@ def vsum(typingctx: Any, x: Any) -> Any:
     return types.float32(x), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def prefetch(typingctx: Any, array: Any, offset: Any) -> Any:
     """Ask for the cache line of ``array[offset]``; harmless wherever it points."""
 
@@ -226,7 +226,7 @@ def prefetch(typingctx: Any, array: Any, offset: Any) -> Any:
     return types.void(array, types.intp), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def load(typingctx: Any, array: Any, offset: Any) -> Any:
     """Return ``array[offset]`` without numba's test for negative indices, which costs up to 2x."""
 
@@ -236,7 +236,7 @@ def load(typingctx: Any, array: Any, offset: Any) -> Any:
     return array.dtype(array, types.intp), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def index(typingctx: Any, array: Any, offset: Any) -> Any:
     """Return ``array[offset]`` of an integer array as an int64, without any test."""
 
@@ -247,7 +247,7 @@ def index(typingctx: Any, array: Any, offset: Any) -> Any:
     return types.int64(array, types.intp), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def clamp(typingctx: Any, x: Any, low: Any, high: Any) -> Any:
     """Return the float32 x moved into [low, high]."""
 
@@ -259,7 +259,7 @@ def clamp(typingctx: Any, x: Any, low: Any, high: Any) -> Any:
     return types.float32(types.float32, types.float32, types.float32), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def store(typingctx: Any, array: Any, offset: Any, value: Any) -> Any:
     """Write ``array[offset] = value`` without the test for negative indices."""
 
@@ -272,7 +272,7 @@ def store(typingctx: Any, array: Any, offset: Any, value: Any) -> Any:
     return types.void(array, types.intp, value), codegen
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def vload_like(typingctx: Any, array: Any, offset: Any, like: Any) -> Any:
     """Return the vector at ``array[offset:]`` that is as wide as the vector `like`."""
 

@@ -1,8 +1,8 @@
-"""The parameters while they are being trained, with the optimizer's state, and checkpoints of both.
+"""The parameters while they are trained, with the optimizer's state; checkpoints of both.
 
-Layout (see ``fm.kernels``): per feature one row ``[v padded to kp, state 1, state 2, ...]`` in P and
-``[w, state 1, ...]`` in W; B holds w0 and its states. Large arrays live in anonymous memory maps, so
-that the part that a finished model does not need can be given back without a copy.
+Layout (see ``fm.kernels``): per feature one row ``[v padded to kp, state 1, state 2, ...]`` in P
+and ``[w, state 1, ...]`` in W; B holds w0 and its states. Large arrays live in anonymous memory
+maps, so that the part that a finished model does not need can be given back without a copy.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def aligned_zeros(size: int) -> np.ndarray:
 
 
 def give_back_tail(array: np.ndarray, used: int) -> None:
-    """Return the memory behind the first `used` items of an array of aligned_zeros to the system."""
+    """Give the memory behind the first `used` items of an aligned_zeros array back."""
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base
@@ -109,7 +109,7 @@ class TrainState:
         return self.W.reshape(self.num_features, 1 + self.states)[:, 0]
 
     @property
-    def V(self) -> np.ndarray:
+    def V(self) -> np.ndarray:  # noqa: N802  the field's name
         """View of the factors, shape (n, k)."""
         rows = self.P.reshape(self.num_features, -1)
         return rows[:, : self.config.num_factors]
@@ -156,7 +156,7 @@ class TrainState:
             (P[:, 0], P[:, 1], config.factors_lr, config.factors_wd, config.factors_l1),
         ):
             if lr:  # the z from which FTRL's closed form gives back this value
-                z[...] = -value * (float(FTRL_BETA) / lr + wd) - np.sign(value) * l1
+                z[...] = -value * (float(FTRL_BETA) / lr + (wd or 0.0)) - np.sign(value) * l1
 
     def keep_best(self) -> None:
         """Remember the present parameters as the best."""

@@ -239,7 +239,8 @@ def measure(shape: Shape, optimizer: str, rounds: int, with_modern: bool) -> Non
             f"{middle[name]:.1f}" if name in middle else "-"
             for name in ("fit", "kernel", "floor", "plain", "modern-fm")
         )
-        + f" | {ratio('modern-fm', 'fit')} | {ratio('plain', 'kernel')} | {ratio('floor', 'kernel')} |",
+        + f" | {ratio('modern-fm', 'fit')} | {ratio('plain', 'kernel')} "
+        + f"| {ratio('floor', 'kernel')} |",
         flush=True,
     )
 

@@ -1,9 +1,9 @@
 """How the default hyperparameters were chosen: random search over several data sets at once.
 
 Each candidate is trained, as fm.fit does by default, on nine tenths of every data set and judged
-on the rest. Its score is the mean, over data sets, of how far its loss is above the best candidate's
-there; so a default is not what suits one data set but what is near the best on all. Only training
-parts are used: the test parts of the published splits are never read here.
+on the rest. Its score is the mean, over data sets, of how far its loss is above the best
+candidate's there; so a default is not what suits one data set but what is near the best on all.
+Only training parts are used: the test parts of the published splits are never read here.
 """
 
 from __future__ import annotations
