@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fm.estimators import FMClassifier, FMRegressor
     from fm.fitting import fit
     from fm.model import Model, load
-    from fm.read import read
+    from fm.reading import read
 
 _HOME = {
     "ConfigError": "errors",
@@ -45,7 +45,7 @@ _HOME = {
     "TrainConfig": "config",
     "Dataset": "dataset",
     "Encoder": "encoder",
-    "read": "read",
+    "read": "reading",
     "Model": "model",
     "load": "model",
     "fit": "fitting",

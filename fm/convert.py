@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _format_of(path: str) -> str:
-    from fm.read import EXTENSIONS
+    from fm.reading import EXTENSIONS
 
     endings = {**EXTENSIONS, ".safetensors": "safetensors", ".tar": "builtin"}
     if (ending := output_ending(path)) in endings:
@@ -112,7 +112,7 @@ def _convert_table(args: argparse.Namespace, form: str) -> str:
     """Copy columns as they are, batch after batch."""
     from fm.formats.tables import iter_batches
     from fm.predict import WRITERS
-    from fm.read import READERS, guess_format
+    from fm.reading import READERS, guess_format
 
     options = data_options(args)
     given = options.pop("format", None) or guess_format(args.input)
@@ -142,7 +142,7 @@ def _convert_table(args: argparse.Namespace, form: str) -> str:
 
 
 def _convert_rows(args: argparse.Namespace, form: str) -> str:
-    from fm.read import read
+    from fm.reading import read
 
     encoder = None if args.encoder is None else _load_encoder(args.encoder)
     if args.weight is not None:

@@ -180,7 +180,7 @@ def _bias_line(table: pa.Table, split: Split) -> Line:
 
 def _trained(name: str, columns: list[str], table: pa.Table, split: Split) -> tuple[Model, Line]:
     """Train a factorization machine with default hyperparameters on some columns."""
-    from fm.read import read
+    from fm.reading import read
 
     begun = time.perf_counter()
     rows = table.select([*columns, "rating"]).take(split.train)

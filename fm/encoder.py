@@ -1079,11 +1079,12 @@ def _choose(
     """Return {name: (kind, separator)} of the columns to use."""
     chosen: dict[str, tuple[str, str]] = {}
     for kind, refs in given.items():
-        for name in table.resolve(refs):
+        names = table.resolve(refs)
+        separators = refs.values() if isinstance(refs, Mapping) else [SEPARATOR] * len(names)
+        for name, separator in zip(names, separators, strict=True):
             if name in chosen or name in ignored:
                 other = chosen[name][0] if name in chosen else "target, weight or to be ignored"
                 raise ConfigError(f"{kind}: column {name!r} is also named as {other}")
-            separator = refs.get(name, SEPARATOR) if isinstance(refs, Mapping) else SEPARATOR
             if not isinstance(separator, str) or not separator:
                 raise ConfigError(
                     f"{kind}: expected a text as the separator of {name!r}, found {separator!r}"

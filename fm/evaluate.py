@@ -57,7 +57,7 @@ def evaluate(model: Model, source: Any, **options: Any) -> dict[str, Any]:
     source : path, frame, matrix, or anything else that :func:`fm.read` takes
         Read in batches: a table may be larger than the memory.
     **options
-        Options of :func:`fm.read.read_batches`, such as `target`.
+        Options of :func:`fm.reading.read_batches`, such as `target`.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def evaluate(model: Model, source: Any, **options: Any) -> dict[str, Any]:
     >>> evaluate(model, (np.eye(2), [2.0, 4.0]))["metrics"]["mse"]
     0.5
     """
-    from fm.read import read_batches
+    from fm.reading import read_batches
 
     width = model.num_features if model.encoder is None else None
     scores, targets, weights = [], [], []

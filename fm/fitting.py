@@ -138,7 +138,7 @@ def fit(
     _check_targets(data, given)
     config = _suited(given, data)
     validation = _checked_validation(data, validation, config)
-    trainer = _Trainer(data, config, validation, hold_out=True)
+    trainer = _Trainer(data, config, validation, hold_out=True, warm=init is not None)
     path = Path(checkpoint) if checkpoint is not None else None
     mark = fingerprint(data) if path is not None else ""
     if resume and path is not None and path.exists():
@@ -153,7 +153,7 @@ def fit(
         if trainer.refits(state):
             epochs = state.best_epoch + 1
             logger.info("training again on all %d rows for %d epochs", data.num_rows, epochs)
-            trainer = _Trainer(data, config, None, hold_out=False)
+            trainer = _Trainer(data, config, None, hold_out=False, warm=init is not None)
             trainer.start(state, init)
             state.epoch, state.finished = 0, False
             trainer.run(state, epochs, callbacks, progress, None, mark)
@@ -204,12 +204,12 @@ def fit_pass(
         data = _widened(data, given.feature_dim)
         _check_targets(data, given)
         state = TrainState(_suited(given, data), data.num_features)
-        trainer = _Trainer(data, state.config, None, hold_out=False)
+        trainer = _Trainer(data, state.config, None, hold_out=False, warm=True)
         trainer.start(state, None)
     else:
         data = _widened(data, state.num_features)
         _check_targets(data, state.config)
-        trainer = _Trainer(data, state.config, None, hold_out=False)
+        trainer = _Trainer(data, state.config, None, hold_out=False, warm=True)
     trainer.run(state, state.epoch + 1, (), False, None, "")
     return trainer.model(state, more=True), state
 
@@ -218,10 +218,12 @@ class _Trainer:
     """What stays the same through all epochs: the rows, their order's seed, the kernel."""
 
     def __init__(
-        self, data: Dataset, config: TrainConfig, validation: Dataset | None, *, hold_out: bool
-    ) -> None:
+        self, data: Dataset, config: TrainConfig, validation: Dataset | None, *,
+        hold_out: bool, warm: bool,
+    ) -> None:  # fmt: skip
         self.data, self.config, self.validation = data, config, validation
         self.hold_out = hold_out  # False: the second training, on all rows
+        self.warm = warm  # whether training starts from a model, which may know more features
         self.csr = csr_arrays(data.X, data.onehot, data.entries_per_row)
         rows = np.arange(data.num_rows, dtype=np.int32)
         self.to_score: np.ndarray | None = None
@@ -481,6 +483,12 @@ class _Trainer:
         if not self.hold_out and state.snapshot is None:
             metrics["refit"] = True
         w0, w, V = state.copy() if more else state.finish()
+        if not more and not self.warm and config.optimizer != "sagemaker":
+            # What never occurred keeps its random start otherwise, which would make noise of
+            # values unseen in training; the built-in algorithm does keep it.
+            seen = np.zeros(data.num_features, bool)
+            seen[data.X.indices] = True
+            V[~seen] = 0.0
         if not (np.isfinite(w0) and all_finite(w) and all_finite(V)):
             raise self._diverged(state)
         return Model(

@@ -38,7 +38,9 @@ SOURCE_VERSION = int.from_bytes(
 
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a kernel on its first call; cached on disk if any directory for it is writable."""
+    compiled: Callable[..., Any]
     try:
-        return numba.njit(function, cache=True, **_OPTIONS)
+        compiled = numba.njit(function, cache=True, **_OPTIONS)
     except RuntimeError:  # "cannot cache function: no locator available"
-        return numba.njit(function, **_OPTIONS)
+        compiled = numba.njit(function, **_OPTIONS)
+    return compiled

@@ -36,6 +36,7 @@ from fm.jit import SOURCE_VERSION, jit
 from fm.optimizers import by_type, row_scale, step_bias, step_factors, step_linear
 from fm.simd import (
     clamp,
+    fma,
     index,
     load,
     prefetch,
@@ -249,7 +250,7 @@ def training_kernel(
                 squares = f4(m)
 
             # b last: the chain from one row's step to the next row's score is shortest so.
-            p = linear + f4(0.5) * interaction + b
+            p = fma(f4(0.5), interaction, linear) + b
             store(margins, t, p)
             g, addend, factor = loss_terms(loss, p, load(y, r))
             if weighted:
@@ -344,7 +345,7 @@ def _scoring_kernel(width: int, chunks: int, entries: int, onehot: bool) -> Call
                     s = vadd(s, v)
                     q = vfma(v, v, q)
                 interaction += vsum(vsub(vmul(s, s), q))
-            store(out, t, b + linear + f4(0.5) * interaction)
+            store(out, t, fma(f4(0.5), interaction, linear) + b)
 
     return jit(score)
 

@@ -232,7 +232,7 @@ class Model:
                 )
             return Dataset(checked_csr(array))
         if isinstance(data, (str, os.PathLike)) and self.encoder is None:
-            from fm.read import read
+            from fm.reading import read
 
             return self.as_dataset(read(data, num_features=self.num_features))
         return Dataset(self._needed_encoder().transform(data))

@@ -39,6 +39,7 @@ from numba.extending import overload
 
 from fm.simd import (
     clamp,
+    fma,
     load,
     store,
     vadd,
@@ -168,7 +169,8 @@ def step_bias(opt, B, b, g, weight, scale):  # noqa: D103
 
 
 def _sgd_bias(opt, B, b, g, weight, scale):
-    return b - opt.bias_lr * scale * (g + opt.bias_wd * b)
+    h = opt.bias_lr * scale  # b - h (g + wd b), with the shortest way from g to the new b
+    return fma(b, f4(1.0) - h * opt.bias_wd, -h * g)
 
 
 def _adagrad_bias(opt, B, b, g, weight, scale):
@@ -201,8 +203,8 @@ def step_linear(opt, W, at, gx, weight, scale):  # noqa: D103
 
 
 def _sgd_linear(opt, W, at, gx, weight, scale):
-    w = load(W, at)
-    store(W, at, w - opt.linear_lr * scale * (gx + opt.linear_wd * w))
+    h = opt.linear_lr * scale
+    store(W, at, fma(load(W, at), f4(1.0) - h * opt.linear_wd, -h * gx))
 
 
 def _adagrad_linear(opt, W, at, gx, weight, scale):

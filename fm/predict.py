@@ -109,7 +109,7 @@ def _output_format(args: argparse.Namespace) -> str:
         return str(args.output_format)
     if args.output is None:
         return "txt"
-    from fm.read import EXTENSIONS
+    from fm.reading import EXTENSIONS
 
     ending = output_ending(args.output)
     form = EXTENSIONS.get(ending, ending.removeprefix("."))
@@ -127,7 +127,7 @@ def _batches(
     model: Model, source: Any, options: dict[str, Any], append: bool
 ) -> Iterator[tuple[Dataset, pa.Table | None]]:
     """Yield the rows as the model's features, with their columns if these are wanted."""
-    from fm.read import READERS, guess_format, read_batches
+    from fm.reading import READERS, guess_format, read_batches
 
     if not append:
         width = model.num_features if model.encoder is None else None

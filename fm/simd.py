@@ -260,6 +260,16 @@ def clamp(typingctx: Any, x: Any, low: Any, high: Any) -> Any:
 
 
 @intrinsic
+def fma(typingctx: Any, x: Any, y: Any, z: Any) -> Any:
+    """Return x * y + z (fused) of float32 numbers."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _call(builder, "llvm.fma.f32", _F32, [_F32] * 3, list(args))
+
+    return types.float32(types.float32, types.float32, types.float32), codegen
+
+
+@intrinsic
 def store(typingctx: Any, array: Any, offset: Any, value: Any) -> Any:
     """Write ``array[offset] = value`` without the test for negative indices."""
 

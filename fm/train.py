@@ -263,7 +263,7 @@ def _read(
     args: argparse.Namespace, config: TrainConfig, init: Model | None
 ) -> tuple[Dataset, Dataset | None, Dataset | None]:
     """Return the rows of training, test and validation, all with the features of the first."""
-    from fm.read import guess_format, read
+    from fm.reading import guess_format, read
 
     options = data_options(args)
     others = [args.test, args.validation]

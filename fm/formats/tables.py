@@ -93,8 +93,8 @@ def read_table(
     delimiter : str, optional
         What separates cells: one character, or ``"::"``. None: found out (see the module).
     header : bool or sequence of str, optional
-        Whether the first row is a header, or the names of the columns of a file without one. None:
-        found out (see the module).
+        Whether the first row is a header, or the names of the columns of a file without one (where
+        a first row that repeats the names is no data). None: found out (see the module).
     columns : sequence of str, optional
         The columns to return; None: all.
     expect : sequence of str
@@ -114,7 +114,7 @@ def read_table(
     >>> read_table(b"user;film\n1;Alien\n2;\n").to_pydict()
     {'user': ['1', '2'], 'film': ['Alien', None]}
     """
-    options = _Options(format, delimiter, header, tuple(expect), encoding)
+    options = _Options(format, delimiter, header, (*expect, *(columns or ())), encoding)
     if _is_file(source):
         tables, first = [], None
         for file in _files(source):
@@ -158,7 +158,7 @@ def iter_batches(
     """
     if batch_rows < 1:
         raise ConfigError(f"batch_rows: expected an integer >= 1, found {batch_rows!r}")
-    options = _Options(format, delimiter, header, tuple(expect), encoding)
+    options = _Options(format, delimiter, header, (*expect, *(columns or ())), encoding)
     if not _is_file(source):
         table = _from_frame(source)
         parts = (table.slice(i, batch_rows) for i in range(0, table.num_rows, batch_rows))
@@ -244,7 +244,7 @@ class _File(NamedTuple):
         return content_of(self.content, self.name, self.name)[0]
 
     @contextmanager
-    def open(self) -> Iterator[io.BufferedIOBase]:
+    def open(self) -> Iterator[Any]:
         """Open for reading in pieces, decompressed."""
         try:
             path = self.content
@@ -264,7 +264,8 @@ class _File(NamedTuple):
 
     def head(self) -> bytes:
         with self.open() as file:
-            return file.read(_SAMPLE)
+            head: bytes = file.read(_SAMPLE)
+        return head
 
 
 def _is_file(source: Any) -> bool:
@@ -371,7 +372,7 @@ def _layout(
                 f"{name}: header names {len(names)} columns, but the first row has "
                 f"{len(rows[0])} cells separated by {_shown(delimiter)}"
             )
-        has_header = False
+        has_header = rows[0] == names
     else:
         has_header = first.has_header if first else _has_header(name, rows, options)
         named = rows[0] if has_header else [""] * len(rows[0])

@@ -29,6 +29,7 @@ import scipy.sparse as sp
 
 from fm.dataset import Dataset
 from fm.errors import ConfigError, DataError
+from fm.formats.files import gunzip
 from fm.formats.tables import (
     BATCH_ROWS,
     data_files,
@@ -148,7 +149,7 @@ def read(
 
     Examples
     --------
-    >>> from fm.read import read
+    >>> from fm.reading import read
     >>> data = read({"user": ["ann", "bob", "ann"], "film": [7, 7, 9], "rating": [4, 5, 1]})
     >>> data.y.tolist(), data.field_names, data.feature_name(1)
     ([4.0, 5.0, 1.0], ('user', 'film'), 'user=ann')
@@ -225,7 +226,7 @@ def read_batches(
 
     Examples
     --------
-    >>> from fm.read import read, read_batches
+    >>> from fm.reading import read, read_batches
     >>> encoder = read({"user": ["ann", "bob"], "rating": [4, 5]}).encoder
     >>> [part.X.indices.tolist() for part in
     ...  read_batches({"user": ["bob", "eve", "ann"]}, encoder=encoder, batch_rows=2)]
@@ -461,11 +462,12 @@ READERS: dict[str, Callable[[list[tuple[str, Any]], _Asked], list[_Part]]] = {
 
 
 def _read_features(source: Any, form: str, asked: _Asked) -> Dataset:
+    files: list[tuple[str, Any]]
     if isinstance(source, (str, os.PathLike)):
-        files = [(str(path), path) for path in data_files(source)]
-        name = os.fspath(source)
+        files, name = [(str(path), path) for path in data_files(source)], os.fspath(source)
     else:
-        files, name = [("data", source)], "data"
+        zipped = bytes(source[:2]) == b"\x1f\x8b"
+        files, name = [("data", gunzip(source) if zipped else source)], "data"
     parts = READERS[form](files, asked)
     width = asked.sparse.num_features
     if width is None:
