@@ -44,6 +44,9 @@ class Dataset:
         What turned columns into features; None for data that came as features.
     source : str
         Where the rows come from, for messages.
+    zero_based : bool or None
+        Of libsvm data: whether the file calls its first feature 0 (else 1). A model remembers it,
+        so that a later file that happens to lack feature 0 is not taken for the other kind.
     """
 
     X: sp.csr_matrix
@@ -54,6 +57,7 @@ class Dataset:
     field_names: tuple[str, ...] = ()
     encoder: Encoder | None = None
     source: str = "data"
+    zero_based: bool | None = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -141,6 +145,7 @@ class Dataset:
             self.field_names,
             self.encoder,
             self.source,
+            self.zero_based,
         )
 
 

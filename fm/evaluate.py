@@ -78,12 +78,10 @@ def evaluate(model: Model, source: Any, **options: Any) -> dict[str, Any]:
     """
     from fm.reading import read_batches
 
-    width = model.num_features if model.encoder is None else None
+    options = {**model.reading_options(source, options.get("format")), **options}
     scores, targets, weights = [], [], []
     first = 0
-    for rows in read_batches(
-        source, encoder=model.encoder, num_features=width, require_target=True, **options
-    ):
+    for rows in read_batches(source, require_target=True, **options):
         targets.append(_targets(model, rows, first))
         scores.append(model.scores(rows))
         if rows.weight is not None:

@@ -8,6 +8,7 @@ and the number of the epoch, so a resumed run continues exactly as the uninterru
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -44,6 +45,7 @@ logger = logging.getLogger("fm")
 _MIN_ROWS_TO_HOLD_OUT = 1000
 _MAX_ROWS_TO_REFIT = 1_000_000
 _SECONDS_BETWEEN_CHECKPOINTS = 30.0
+_BLOCK = 1 << 16  # bytes
 _FAR: Any = np.float32(
     1e6
 )  # bound of the loss's derivative: never met in a sane run, keeps sums finite
@@ -281,10 +283,11 @@ class _Trainer:
         """Train until the last epoch or early stopping."""
         config = self.config
         bar = Progress(epochs, self.rows.size, first=state.epoch, show=show)
-        step = self._step(state)
-        saved = timer()
-        margins = np.empty(self.rows.size, np.float32)
         count = self.rows.size
+        keep = bool(callbacks) or config.optimizer == "sagemaker"
+        margins = np.empty(count if keep else 0, np.float32)
+        step = self._step(state, keep_scores=keep)
+        saved = timer()
         order = padded_order(self.rows)
         try:
             while state.epoch < epochs and not state.finished:
@@ -333,11 +336,9 @@ class _Trainer:
         again = {} if self.hold_out else {"refit": True}
         state.history.append({"epoch": state.epoch, "loss": loss, **validation, **again})
         state.epoch += 1
-        scores = (
-            margins
-            if state.scale == 1 and not state.center
-            else (margins * np.float32(state.scale) + np.float32(state.center))
-        )
+        scores = margins
+        if margins.size and (state.scale != 1 or state.center):
+            scores = margins * np.float32(state.scale) + np.float32(state.center)
         return Epoch(
             state.epoch - 1, loss, validation, best, seconds, scores, order, not self.hold_out
         )
@@ -360,7 +361,9 @@ class _Trainer:
         weight = None if data.weight is None else data.weight[rows]
         return metrics_of(self.config.predictor_type, scores, data.y[rows], weight)
 
-    def _step(self, state: TrainState) -> Callable[[np.ndarray, np.ndarray, Progress], float]:
+    def _step(
+        self, state: TrainState, *, keep_scores: bool
+    ) -> Callable[[np.ndarray, np.ndarray, Progress], float]:
         """Return the function that trains one epoch and returns its mean loss."""
         config, data, csr = self.config, self.data, self.csr
         assert data.y is not None
@@ -373,14 +376,14 @@ class _Trainer:
             float(weight[self.rows].sum(dtype=np.float64)) if weighted else self.rows.size
         )
         scale = state.scale**2 if config.predictor_type == REGRESSOR else 1.0
-        lanes = state.lanes
+        lanes, count = state.lanes, self.rows.size
         block = self._rows_per_call(lanes.padded)
 
         if config.optimizer == "sagemaker":
             return self._minibatch_step(state, y, weight, scale)
 
         kernel = training_kernel(
-            lanes.width, lanes.chunks, csr.entries, csr.onehot, weighted, state.states
+            lanes.width, lanes.chunks, csr.entries, csr.onehot, weighted, state.states, keep_scores
         )
         scratch = np.empty(lanes.padded, np.float32)
         loss = _loss(config, state.scale)
@@ -388,8 +391,8 @@ class _Trainer:
         def step(order: np.ndarray, margins: np.ndarray, bar: Progress) -> float:
             opt = _optimizer(config, state.epoch)
             total = 0.0
-            for start in range(0, margins.size, block):
-                stop = min(start + block, margins.size)
+            for start in range(0, count, block):
+                stop = min(start + block, count)
                 total += kernel(
                     order, start, stop, csr.indptr, csr.indices, csr.values, y, weight,
                     loss, opt, scratch, margins, state.B, state.W, state.P,
@@ -404,7 +407,7 @@ class _Trainer:
     def _minibatch_step(
         self, state: TrainState, y: np.ndarray, weight: np.ndarray, scale: float
     ) -> Callable[[np.ndarray, np.ndarray, Progress], float]:
-        config, data = self.config, self.data
+        config, data, count = self.config, self.data, self.rows.size
         indptr = plain(data.X.indptr)
         csr = csr_arrays(data.X, data.onehot, 0)
         lanes, batch = state.lanes, min(config.mini_batch_size, self.rows.size)
@@ -423,15 +426,15 @@ class _Trainer:
 
         def step(order: np.ndarray, margins: np.ndarray, bar: Progress) -> float:
             opt = LazyAdam(**_rates(config, state.epoch), **numbers)
-            for start in range(0, margins.size, block):
-                stop = min(start + block, margins.size)
+            for start in range(0, count, block):
+                stop = min(start + block, count)
                 kernel(
                     order, start, stop, indptr, csr.indices, csr.values, y, weight, loss, opt,
                     config.mini_batch_size, config.pad_last_batch, space, margins,
                     state.B, state.W, state.P,
                 )  # fmt: skip
                 bar.rows(stop - start)
-            rows = order[: margins.size]
+            rows = order[:count]
             values = LOSSES[config.predictor_type].value(margins, y[rows])
             mean = float(np.average(values, weights=None if self.weight is None else weight[rows]))
             if not np.isfinite(mean):
@@ -502,6 +505,7 @@ class _Trainer:
             metrics=metrics,
             history=list(state.history),
             fingerprint=fingerprint(data),
+            zero_based=data.zero_based,
         )
 
 
@@ -565,16 +569,21 @@ def _seed(seed: int, epoch: int) -> np.uint64:
 
 
 def fingerprint(data: Dataset) -> str:
-    """Return a short text that tells data apart: shape, entries, and checksums of the arrays."""
-    import zlib
+    """Return a short text that tells data apart: shape, entries, and checksums of the arrays.
 
-    parts = [data.X.indptr, data.X.indices, data.X.data, data.y, data.weight]
-    sums = [
-        0 if array is None else zlib.crc32(np.ascontiguousarray(array).data.cast("B"))
-        for array in parts
-    ]
-    code = "".join(f"{value:08x}" for value in sums)
-    return f"{data.num_rows}x{data.num_features}:{data.X.nnz}:{code}"
+    Of a large array, 64 blocks spread over it are summed up: all of it would take as long as an
+    epoch of training.
+    """
+    sums = []
+    for array in (data.X.indptr, data.X.indices, data.X.data, data.y, data.weight):
+        total = 0
+        if array is not None:
+            raw = np.ascontiguousarray(array).view(np.uint8)
+            step = max(_BLOCK, raw.size // 64)
+            for start in range(0, raw.size, step):
+                total = zlib.crc32(raw[start : start + _BLOCK].data, total)
+        sums.append(f"{total:08x}")
+    return f"{data.num_rows}x{data.num_features}:{data.X.nnz}:{''.join(sums)}"
 
 
 def _widened(data: Dataset, feature_dim: int | None) -> Dataset:

@@ -133,7 +133,13 @@ def layout(num_factors: int) -> Layout:
 
 @cache
 def training_kernel(
-    width: int, chunks: int, entries: int, onehot: bool, weighted: bool, states: int
+    width: int,
+    chunks: int,
+    entries: int,
+    onehot: bool,
+    weighted: bool,
+    states: int,
+    keep_scores: bool = True,
 ) -> Callable[..., Any]:
     """Return the compiled loop over rows for one shape of the problem.
 
@@ -147,6 +153,8 @@ def training_kernel(
         Whether all values are 1; whether there are sample weights.
     states : int
         The optimizer's number of states per parameter.
+    keep_scores : bool
+        Whether to write the scores to `margins`; not so, a tenth faster where all else is cached.
 
     Returns
     -------
@@ -251,7 +259,8 @@ def training_kernel(
 
             # b last: the chain from one row's step to the next row's score is shortest so.
             p = fma(f4(0.5), interaction, linear) + b
-            store(margins, t, p)
+            if keep_scores:
+                store(margins, t, p)
             g, addend, factor = loss_terms(loss, p, load(y, r))
             if weighted:
                 sample_weight = load(weight, r)
@@ -265,7 +274,7 @@ def training_kernel(
                     product = 1.0
 
             # Backward.
-            scale = row_scale(opt, B, sample_weight, squares, clamp(length, f4(0.0), length))
+            scale = row_scale(opt, B, sample_weight, squares, abs(length))
             b = step_bias(opt, B, b, g, sample_weight, scale)
             for chunk in range(chunks):
                 if chunks > 1:

@@ -30,6 +30,8 @@ metadata             meaning (every value is a text)
 ``metrics``          JSON object: what was measured on the held-out rows
 ``history``          JSON list of objects: the metrics of each epoch
 ``fingerprint``      a fingerprint of the training data
+``zero_based``       ``true`` or ``false``: whether the libsvm file trained on calls its first
+                     feature 0; ``null`` for other data
 ``library_version``  the version of fm that wrote the file
 ===================  =========================================================================
 """
@@ -109,6 +111,8 @@ class Model:
         Metrics of each epoch.
     fingerprint : str
         Fingerprint of the training data.
+    zero_based : bool, optional
+        How the libsvm file it was trained on counts features (see Dataset.zero_based).
 
     Raises
     ------
@@ -134,6 +138,7 @@ class Model:
     metrics: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     fingerprint: str = ""
+    zero_based: bool | None = None
 
     def __post_init__(self) -> None:
         w0 = _parameter("w0", np.reshape(self.w0, -1), (1,))
@@ -234,8 +239,20 @@ class Model:
         if isinstance(data, (str, os.PathLike)) and self.encoder is None:
             from fm.reading import read
 
-            return self.as_dataset(read(data, num_features=self.num_features))
+            return self.as_dataset(read(data, **self.reading_options(data)))
         return Dataset(self._needed_encoder().transform(data))
+
+    def reading_options(self, source: Any, format: str | None = None) -> dict[str, Any]:
+        """Return the options of :func:`fm.read` that turn a source into this model's features."""
+        if self.encoder is not None:
+            return {"encoder": self.encoder}
+        options: dict[str, Any] = {"num_features": self.num_features}
+        if self.zero_based is not None and isinstance(source, (str, os.PathLike)):
+            from fm.reading import guess_format
+
+            if (format or guess_format(source)) == "libsvm":
+                options["zero_based"] = self.zero_based
+        return options
 
     def _needed_encoder(self) -> Encoder:
         if self.encoder is None:
@@ -473,6 +490,7 @@ class Model:
             "metrics": to_json(self.metrics).decode(),
             "history": to_json(self.history).decode(),
             "fingerprint": self.fingerprint,
+            "zero_based": to_json(self.zero_based).decode(),
             "library_version": __version__,
         }
         write_tensors(path, tensors, metadata)
@@ -581,6 +599,7 @@ def _from_tensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
         metrics=values["metrics"],
         history=values["history"],
         fingerprint=metadata.get("fingerprint", ""),
+        zero_based={"true": True, "false": False}.get(metadata.get("zero_based", "")),
     )
 
 

@@ -146,8 +146,9 @@ def row_scale(opt, B, weight, linear_norm, factors_norm):  # noqa: D103
 def _sgd_row_scale(opt, B, weight, linear_norm, factors_norm):
     # A step of size lr changes the score by -lr g |d score|^2. Dividing it by 1 + lr |d score|^2
     # is what an implicit step does to first order: it never overshoots, however large lr is.
-    reach = opt.bias_lr + opt.linear_lr * linear_norm + opt.factors_lr * factors_norm
-    return weight / (f4(1.0) + weight * reach)
+    # The sum is grouped so that factors_norm, which is ready last, has the shortest way.
+    known = f4(1.0) + weight * (opt.bias_lr + opt.linear_lr * linear_norm)
+    return weight / fma(weight * opt.factors_lr, factors_norm, known)
 
 
 def _plain_row_scale(opt, B, weight, linear_norm, factors_norm):
@@ -169,8 +170,9 @@ def step_bias(opt, B, b, g, weight, scale):  # noqa: D103
 
 
 def _sgd_bias(opt, B, b, g, weight, scale):
-    h = opt.bias_lr * scale  # b - h (g + wd b), with the shortest way from g to the new b
-    return fma(b, f4(1.0) - h * opt.bias_wd, -h * g)
+    # b - h (g + wd b) with h = lr * scale; scale is ready last, so it enters last
+    keep = fma(scale, -opt.bias_lr * opt.bias_wd, f4(1.0))
+    return fma(b, keep, -(opt.bias_lr * g) * scale)
 
 
 def _adagrad_bias(opt, B, b, g, weight, scale):
@@ -203,8 +205,8 @@ def step_linear(opt, W, at, gx, weight, scale):  # noqa: D103
 
 
 def _sgd_linear(opt, W, at, gx, weight, scale):
-    h = opt.linear_lr * scale
-    store(W, at, fma(load(W, at), f4(1.0) - h * opt.linear_wd, -h * gx))
+    keep = fma(scale, -opt.linear_lr * opt.linear_wd, f4(1.0))
+    store(W, at, fma(load(W, at), keep, -(opt.linear_lr * gx) * scale))
 
 
 def _adagrad_linear(opt, W, at, gx, weight, scale):
@@ -246,10 +248,10 @@ def step_factors(opt, P, at, gap, v, s, gx, x, weight, scale):  # noqa: D103
 
 
 def _sgd_factors(opt, P, at, gap, v, s, gx, x, weight, scale):
-    # v - h (gx (s - x v) + wd v), grouped so that it costs one product and one fused addition
-    h = opt.factors_lr * scale
-    keep = f4(1.0) - h * opt.factors_wd + h * gx * x
-    vstore(P, at, vaxpy(-h * gx, s, vscale(v, keep)))
+    # v - h (gx (s - x v) + wd v) with h = lr * scale: one product and one fused addition a lane
+    pull = opt.factors_lr * gx
+    keep = fma(scale, pull * x - opt.factors_lr * opt.factors_wd, f4(1.0))
+    vstore(P, at, vaxpy(-pull * scale, s, vscale(v, keep)))
 
 
 def _adagrad_factors(opt, P, at, gap, v, s, gx, x, weight, scale):

@@ -130,8 +130,8 @@ def _batches(
     from fm.reading import READERS, guess_format, read_batches
 
     if not append:
-        width = model.num_features if model.encoder is None else None
-        for rows in read_batches(source, encoder=model.encoder, num_features=width, **options):
+        options = {**model.reading_options(source, options.get("format")), **options}
+        for rows in read_batches(source, **options):
             yield rows, None
         return
     form = options.get("format") or guess_format(source)

@@ -419,22 +419,36 @@ class _Part(NamedTuple):
     X: sp.csr_matrix
     y: np.ndarray | None = None
     fields: np.ndarray | None = None
+    zero_based: bool | None = None
 
 
 def _libsvm(files: list[tuple[str, Any]], asked: _Asked) -> list[_Part]:
     from fm.formats.svmlight import read_libsvm
 
     n, zero_based = asked.sparse
-    if zero_based != "auto" or len(files) == 1:
-        return [
-            _Part(name, *read_libsvm(file, num_features=n, zero_based=zero_based, source=name))
-            for name, file in files
+    if zero_based == "auto":
+        # All files decide together: one of several may happen to lack the first feature.
+        parts = [
+            _Part(name, *read_libsvm(file, zero_based=True, source=name)) for name, file in files
         ]
-    # One file of several may happen to lack the first feature: all of them decide.
-    parts = [_Part(name, *read_libsvm(file, zero_based=True, source=name)) for name, file in files]
-    if any(part.X.nnz and part.X.indices.min() == 0 for part in parts):
-        return parts
-    return [part._replace(X=part.X[:, 1:]) for part in parts]
+        lowest = [int(part.X.indices.min()) for part in parts if part.X.nnz]
+        zero_based = min(lowest, default=0) == 0
+        first = 0 if zero_based else 1
+        if n is None or all(part.X.shape[1] - first <= n for part in parts):
+            return [part._replace(X=_renumbered(part.X, first, n), zero_based=zero_based)
+                    for part in parts]  # fmt: skip
+    return [
+        _Part(name, *read_libsvm(file, num_features=n, zero_based=zero_based, source=name),
+              zero_based=zero_based)
+        for name, file in files
+    ]  # fmt: skip
+
+
+def _renumbered(X: sp.csr_matrix, first: int, num_features: int | None) -> sp.csr_matrix:
+    """Return X with the column that is called `first` as its first; X is used up."""
+    X.indices -= first
+    width = X.shape[1] - first if num_features is None else num_features
+    return sp.csr_matrix((X.data, X.indices, X.indptr), shape=(X.shape[0], max(width, 0)))
 
 
 def _libffm(files: list[tuple[str, Any]], asked: _Asked) -> list[_Part]:
@@ -475,13 +489,21 @@ def _read_features(source: Any, form: str, asked: _Asked) -> Dataset:
     sets = [Dataset.from_arrays(p.X, p.y, num_features=width, source=p.name) for p in parts]
     fields, field_names = _fields(parts, width)
     if len(sets) == 1:
-        return dataclasses.replace(sets[0], fields=fields, field_names=field_names, _cache={})
+        return dataclasses.replace(
+            sets[0],
+            fields=fields,
+            field_names=field_names,
+            zero_based=parts[0].zero_based,
+            _cache={},
+        )
     lacking = [part.source for part in sets if part.y is None]
     if lacking and len(lacking) < len(sets):
         raise DataError(f"{lacking[0]}: expected targets, as other files have them, found none")
     X = sp.vstack([part.X for part in sets], format="csr")
     y = None if lacking else np.concatenate([part.y for part in sets])
-    return Dataset.from_arrays(X, y, source=name, fields=fields, field_names=field_names)
+    return Dataset.from_arrays(
+        X, y, source=name, fields=fields, field_names=field_names, zero_based=parts[0].zero_based
+    )
 
 
 def _fields(parts: list[_Part], width: int) -> tuple[np.ndarray | None, tuple[str, ...]]:

@@ -7,10 +7,11 @@ maps, so that the part that a finished model does not need can be given back wit
 
 from __future__ import annotations
 
-import math
+import contextlib
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,17 +30,20 @@ _PROGRESS = (
     "center", "scale", "epoch", "history", "best_epoch", "best_value", "finished",
 )  # fmt: skip
 _LARGE = 1 << 25  # bytes from which memory is worth managing by hand
+# Flags of a map whose pages can be given back (those of a shared one, the default, cannot).
+_PRIVATE: int | None = None
+if hasattr(mmap, "MAP_PRIVATE") and hasattr(mmap, "MAP_ANONYMOUS"):
+    _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 def aligned_zeros(size: int) -> np.ndarray:
     """Return `size` float32 zeros that start at a cache line, so that rows of 16 fill one each."""
-    if size * 4 >= _LARGE:
-        memory = mmap.mmap(-1, size * 4)
+    if size * 4 >= _LARGE and _PRIVATE is not None:
+        memory = mmap.mmap(-1, size * 4, flags=_PRIVATE)
         if hasattr(mmap, "MADV_HUGEPAGE"):
-            try:
-                memory.madvise(mmap.MADV_HUGEPAGE)  # fewer address translations: 8-18% of the time
-            except OSError:
-                pass
+            with contextlib.suppress(OSError):
+                # Fewer address translations: 8-18% of the time of an epoch on a large table.
+                memory.madvise(mmap.MADV_HUGEPAGE)
         return np.frombuffer(memory, np.float32)
     raw = np.zeros(size + 16, np.float32)
     start = -raw.ctypes.data % 64 // 4
@@ -136,7 +140,8 @@ class TrainState:
                 rows[:] = drawn.reshape(rows.shape)
 
     def start_from(self, w0: float, w: np.ndarray, V: np.ndarray) -> None:
-        """Take over the parameters of a finished model."""
+        """Take over the parameters of a finished model; the optimizer's state starts afresh."""
+        self.B[:], self.W[:], self.P[:] = 0.0, 0.0, 0.0
         self.B[3:] = 1.0
         self.B[0] = (w0 - self.center) / self.scale
         self.w[:] = w / self.scale
@@ -217,7 +222,8 @@ class Snapshot:
         n, k = state.V.shape
         self._file: IO[bytes] | None = None
         if n * k * 4 >= _LARGE:
-            self._file = tempfile.TemporaryFile(prefix="fm-best-")  # noqa: SIM115  closed with self
+            self._file = tempfile.TemporaryFile(prefix="fm-best-")  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
         else:
             self._w = np.empty(n, np.float32)
             self._V = np.empty((n, k), np.float32)
@@ -369,10 +375,12 @@ def load_checkpoint(path: Path, config: TrainConfig, fingerprint: str) -> TrainS
                     name: file.get_tensor(name) for name in ("best_scalars", "best_w", "best_V")
                 }
                 state.snapshot = Snapshot.of(state, best)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as err:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         if isinstance(err, ModelFileError):
             raise
         raise ModelFileError(f"{path}: damaged checkpoint ({err}); {advice}") from err
-    if math.isnan(float("nan") if state.best_value is None else state.best_value):
-        state.best_value = float("nan")  # JSON knows no NaN
+    for values in [state.__dict__, *state.history]:  # JSON knows no NaN
+        for name, value in values.items():
+            if value is None and name != "snapshot":
+                values[name] = float("nan")
     return state

@@ -263,39 +263,26 @@ def _read(
     args: argparse.Namespace, config: TrainConfig, init: Model | None
 ) -> tuple[Dataset, Dataset | None, Dataset | None]:
     """Return the rows of training, test and validation, all with the features of the first."""
-    from fm.reading import guess_format, read
+    from fm.reading import read
 
     options = data_options(args)
-    others = [args.test, args.validation]
-    if "zero_based" not in options and any(others):
-        form = options.get("format") or guess_format(args.data)
-        if form == "libsvm":
-            args.zero_based = options["zero_based"] = _has_feature_zero(args.data)
     first = dict(options)
-    if init is not None and init.encoder is not None:
-        first["encoder"] = init.encoder
-    elif init is not None:
-        first["num_features"] = init.num_features
+    if init is not None:
+        first = {**init.reading_options(args.data, options.get("format")), **options}
     data = read(args.data, require_target=True, **first)
-    same = ("format", "delimiter", "header", "zero_based", "target", "weight")
+    same = ("format", "delimiter", "header", "target", "weight")
     further: dict[str, Any] = {name: options[name] for name in same if name in options}
     if data.encoder is not None:
         further["encoder"] = data.encoder
     else:
         further["num_features"] = max(data.num_features, config.feature_dim or 0)
+    if data.zero_based is not None:  # the training file decides for all
+        further["zero_based"] = data.zero_based
     test, validation = (
-        None if path is None else read(path, require_target=True, **further) for path in others
+        None if path is None else read(path, require_target=True, **further)
+        for path in (args.test, args.validation)
     )
     return data, test, validation
-
-
-def _has_feature_zero(path: str) -> bool:
-    """Whether libsvm data count features from 0: the training file decides for all files."""
-    from fm.formats.files import read_bytes
-    from fm.formats.tables import data_files
-
-    contents = map(read_bytes, data_files(path))
-    return any(b" 0:" in content or b"\t0:" in content for content in contents)
 
 
 def _with_task_of(data: Dataset, config: TrainConfig) -> TrainConfig:
@@ -412,9 +399,8 @@ def _next_command(args: argparse.Namespace, path: Path) -> str:
     for name in ("format", "delimiter"):
         if getattr(args, name) is not None:
             words += [f"--{name}", getattr(args, name)]
-    for name in ("header", "zero_based"):
-        if getattr(args, name) is not None:
-            words.append(("--" if getattr(args, name) else "--no-") + name.replace("_", "-"))
+    if args.header is not None:
+        words.append("--header" if args.header else "--no-header")
     if args.names:
         words += ["--names", ",".join(f'"{n}"' if "," in n else n for n in args.names)]
     return shlex.join(words)

@@ -482,7 +482,7 @@ def test_data_options_are_keywords_of_read():
     assert options("--no-header") == {"header": False} and options("--header") == {"header": True}
     import inspect
 
-    from fm.read import read
+    from fm.reading import read
 
     assert found.keys() <= inspect.signature(read).parameters.keys()
     with pytest.raises(ConfigError, match="--names: .*found --header too"):
