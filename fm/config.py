@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fm.errors import ConfigError
+from fm.losses import CLASSIFIER as CLASSIFIER
+from fm.losses import REGRESSOR as REGRESSOR
 
-REGRESSOR = "regressor"
-CLASSIFIER = "binary_classifier"
+_HUGE = 1e30  # the bound of numbers without another: float32 ends at 3e38
 
 INIT_METHODS = ("normal", "uniform", "constant")
 
@@ -46,9 +47,9 @@ class Parameter:
         if self.kind is bool:
             return "true or false"
         noun = "an integer" if self.kind is int else "a number" if self.kind is float else "a text"
-        if self.low is not None and self.high is not None:
-            return f"{noun} from {self.low:,} to {self.high:,}"
-        return f"{noun} >= {self.low:g}" if self.low is not None else noun
+        if self.low is not None and self.high is not None and self.high < _HUGE:
+            return f"{noun} from {_plain(self.low)} to {_plain(self.high)}"
+        return f"{noun} >= {self.low:g}" if self.low is not None and self.low > -_HUGE else noun
 
     def parse(self, value: Any) -> Any:
         """Return `value` as this parameter's type; accept the strings every SageMaker SDK sends.
@@ -60,10 +61,8 @@ class Parameter:
         """
         found = value
         if isinstance(value, str):
-            value = value.strip()
-            if len(value) >= 2 and value[0] == value[-1] == '"':
-                value = value[1:-1].strip()
-            if value in ("", "None", "null"):
+            value = _bare(value)
+            if value in _NOT_SET:
                 value = None
         if value is None:
             if self.optional:
@@ -83,6 +82,21 @@ class Parameter:
 
     def _wrong(self, found: Any) -> ConfigError:
         return ConfigError(f"{self.name}: expected {self.range_text}, found {found!r}")
+
+
+_NOT_SET = ("", "None", "null")  # what SDKs make of None
+
+
+def _bare(text: str) -> str:
+    """Return text without blanks around it and without one pair of JSON's quotes."""
+    text = text.strip()
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        text = text[1:-1].strip()
+    return text
+
+
+def _plain(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
 
 def _to_bool(value: Any) -> bool:
@@ -147,15 +161,15 @@ def _p(
 
 
 def _rate(text: str) -> Any:
-    return _p(None, text, "learning rates", kind=float, low=0)
+    return _p(None, text, "learning rates", kind=float, low=0, high=_HUGE)
 
 
 def _decay(text: str) -> Any:
-    return _p(None, text, "regularisation", kind=float, low=0)
+    return _p(None, text, "regularisation", kind=float, low=0, high=_HUGE)
 
 
-def _init(text: str, low: float | None = 0) -> Any:
-    return _p(None, text, "initial values", kind=float, low=low)
+def _init(text: str, low: float = 0) -> Any:
+    return _p(None, text, "initial values", kind=float, low=low, high=_HUGE)
 
 
 @dataclass(frozen=True)
@@ -313,15 +327,15 @@ class TrainConfig:
     )
     bias_init_scale: float | None = _init("w0, uniform: half-width of the range")
     bias_init_sigma: float | None = _init("w0, normal: standard deviation")
-    bias_init_value: float | None = _init("w0, constant: the value", low=None)
+    bias_init_value: float | None = _init("w0, constant: the value", low=-_HUGE)
     linear_init_method: str = _p("normal", "start of w", "initial values", choices=INIT_METHODS)
     linear_init_scale: float | None = _init("w, uniform: half-width of the range")
     linear_init_sigma: float | None = _init("w, normal: standard deviation")
-    linear_init_value: float | None = _init("w, constant: the value", low=None)
+    linear_init_value: float | None = _init("w, constant: the value", low=-_HUGE)
     factors_init_method: str = _p("normal", "start of V", "initial values", choices=INIT_METHODS)
     factors_init_scale: float | None = _init("V, uniform: half-width of the range")
     factors_init_sigma: float | None = _init("V, normal: standard deviation")
-    factors_init_value: float | None = _init("V, constant: the value", low=None)
+    factors_init_value: float | None = _init("V, constant: the value", low=-_HUGE)
 
     pad_last_batch: bool = _p(
         True,
@@ -354,10 +368,11 @@ class TrainConfig:
                 )
         if self.optimizer != "ftrl":
             for name in ("linear_l1", "factors_l1"):
-                if getattr(self, name):
+                value = getattr(self, name)
+                if isinstance(value, float) and value:
                     problems.append(
                         f"{name}: expected 0 because optimizer is {self.optimizer}, found "
-                        f"{getattr(self, name):g}; use optimizer=ftrl for exact zeros"
+                        f"{value:g}; use optimizer=ftrl for exact zeros"
                     )
         metrics = (
             ("rmse", "mae")
@@ -401,6 +416,8 @@ class TrainConfig:
         scales = {"_learning_rate": 1.0, "_wd": 1.0}
         for name, value in values.items():
             if name in IGNORED or name.startswith("sagemaker_"):
+                continue
+            if name in known and isinstance(value, str) and _bare(value) in _NOT_SET:
                 continue
             parameter = known.get(name)
             if parameter is None and name in scales:

@@ -158,26 +158,22 @@ def checked_csr(X: Any, num_features: int | None = None, *, source: str = "data"
         If X is not two-dimensional, a value is not a finite number or a column number is
         outside ``[0, num_features)``.
     """
-    if not sp.issparse(X):
-        X = np.asarray(X)
-        if X.ndim != 2:
-            raise DataError(
-                f"{source}: expected a matrix (rows x features), found {X.ndim} dimension(s); "
-                "reshape a single row with X.reshape(1, -1)"
-            )
-        if X.dtype.kind not in "fiub":
-            raise DataError(
-                f"{source}: expected numbers, found an array of {X.dtype}; name the columns and "
-                "pass a frame to have strings encoded"
-            )
-    _refuse_complex(X.dtype, source)
     given = X
-    X = sp.csr_matrix(X)  # does not copy a CSR matrix
+    if not sp.issparse(X):
+        X = _checked_matrix(X, source)
+    else:
+        _refuse_complex(X.dtype, source)
+        _check_places(X, source)
+    if X.dtype == np.float16:  # scipy.sparse knows no half precision
+        X = X.astype(np.float32)
+    try:
+        X = sp.csr_matrix(X)  # does not copy a CSR matrix
+    except (TypeError, ValueError) as err:
+        raise DataError(f"{source}: cannot be made a CSR matrix ({err})") from err
     rows, columns = X.shape
     width = columns if num_features is None else int(num_features)
     if width > 2**31 - 1:
         raise DataError(f"{source}: {width} features, but at most {2**31 - 1} are supported")
-    _check_pointers(X, source)
     if X.nnz:
         low, high = int(X.indices.min()), int(X.indices.max())
         if low < 0 or high >= width:
@@ -204,20 +200,71 @@ def checked_csr(X: Any, num_features: int | None = None, *, source: str = "data"
             result = result.copy()  # sorting and summing work in place, and X is the caller's
         result.has_canonical_format = False
         result.sum_duplicates()
+        if not all_finite(result.data):
+            at = int(np.argmax(~np.isfinite(result.data)))
+            row = int(np.searchsorted(result.indptr, at, side="right"))
+            raise DataError(
+                f"{source} row {row}, feature {int(result.indices[at])}: the sum of its repeated "
+                "entries is not a finite float32 number; check the values"
+            )
     else:
         result.has_canonical_format = True
     return result
 
 
-def _check_pointers(X: sp.csr_matrix, source: str) -> None:
-    indptr = X.indptr
-    if (
-        indptr.size != X.shape[0] + 1
-        or indptr[0] != 0
-        or indptr[-1] > min(X.indices.size, X.data.size)
-        or (indptr.size > 1 and (np.diff(indptr) < 0).any())
-    ):
-        raise DataError(f"{source}: the row pointers (indptr) of the sparse matrix are damaged")
+def _checked_matrix(given: Any, source: str) -> np.ndarray:
+    """Return what is not sparse as a two-dimensional array of numbers."""
+    try:
+        X: np.ndarray = np.asarray(given)
+    except ValueError as err:
+        raise DataError(f"{source}: rows of different lengths; expected a matrix") from err
+    _refuse_complex(X.dtype, source)
+    if X.ndim != 2:
+        raise DataError(
+            f"{source}: expected a matrix (rows x features), found {X.ndim} dimension(s); "
+            "reshape a single row with X.reshape(1, -1)"
+        )
+    if X.dtype.kind not in "fiub":
+        raise DataError(
+            f"{source}: expected numbers, found an array of {X.dtype}; name the columns and "
+            "pass a frame to have strings encoded"
+        )
+    return X
+
+
+def _check_places(X: Any, source: str) -> None:
+    """Refuse a sparse matrix whose arrays do not fit together: scipy's loops do not check them."""
+    if X.ndim != 2:
+        raise DataError(
+            f"{source}: expected a matrix (rows x features), found {X.ndim} dimension(s)"
+        )
+    if X.format == "csr":  # column numbers are checked later, with the row named
+        pointers, entries = np.asarray(X.indptr), min(X.indices.size, X.data.size)
+        sound = (
+            X.indices.size == X.data.size
+            and pointers.size == X.shape[0] + 1
+            and pointers[0] == 0
+            and pointers[-1] <= entries
+            and not (np.diff(pointers) < 0).any()
+        )
+    elif X.format == "coo":
+        sound = all(
+            part.size == X.data.size and (not part.size or (part.min() >= 0 and part.max() < size))
+            for part, size in zip((X.row, X.col), X.shape, strict=True)
+        )
+    elif X.format in ("csc", "bsr"):
+        try:
+            X.check_format(full_check=True)
+            sound = True
+        except (ValueError, IndexError):
+            sound = False
+    else:
+        sound = True
+    if not sound:
+        what = "row pointers (indptr)" if X.format == "csr" else "indices or pointers"
+        raise DataError(
+            f"{source}: the {what} of the sparse matrix are damaged; build it again from its parts"
+        )
 
 
 def _refuse_complex(dtype: np.dtype, source: str) -> None:
@@ -227,23 +274,30 @@ def _refuse_complex(dtype: np.dtype, source: str) -> None:
 
 def all_finite(values: np.ndarray) -> bool:
     """Whether no value is NaN or infinite; block by block, so that no large mask is made."""
-    return all(bool(np.isfinite(part).all()) for part in _blocks(values))
+    return all(bool(np.isfinite(part).all()) for part in blocks(values))
 
 
 def _all_ones(values: np.ndarray) -> bool:
     """Whether all values are 1; most other data are told apart by the first block."""
-    return all(bool((part == 1).all()) for part in _blocks(values))
+    return all(bool((part == 1).all()) for part in blocks(values))
 
 
-def _blocks(values: np.ndarray, size: int = 1 << 20) -> Iterator[np.ndarray]:
+def blocks(values: np.ndarray, dtype: Any = None, size: int = 1 << 20) -> Iterator[np.ndarray]:
+    """Iterate over an array piece by piece, so that no large temporary is made of it."""
     flat = values.reshape(-1)
-    return (flat[start : start + size] for start in range(0, flat.size, size))
+    return (
+        flat[start : start + size].astype(dtype or flat.dtype, copy=False)
+        for start in range(0, flat.size, size)
+    )
 
 
 def _checked_vector(values: Any, rows: int, what: str, source: str) -> np.ndarray | None:
     if values is None:
         return None
-    values = np.asarray(values)
+    try:
+        values = np.asarray(values)
+    except ValueError as err:
+        raise DataError(f"{source}: expected one {what} per row, found lists") from err
     _refuse_complex(values.dtype, source)
     if values.dtype.kind not in "fiub":
         try:

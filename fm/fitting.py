@@ -8,6 +8,7 @@ and the number of the epoch, so a resumed run continues exactly as the uninterru
 from __future__ import annotations
 
 import logging
+import os
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
-from fm.dataset import Dataset, all_finite
-from fm.errors import ConfigError, DataError, DivergenceError
+from fm.dataset import Dataset, all_finite, blocks
+from fm.errors import ConfigError, DataError, DivergenceError, ModelFileError
 from fm.kernels import (
     Clipped,
     Logistic,
@@ -69,6 +70,7 @@ class Epoch:
         Duration of the training part.
     scores, rows : ndarray
         The score of each training row before its step, and the row's number, in the order visited.
+        Buffers that the next epoch overwrites: copy what is to be kept.
     refit : bool
         Whether this is an epoch of the second training, on all rows (``config.refit``).
     """
@@ -140,14 +142,22 @@ def fit(
     _check_targets(data, given)
     config = _suited(given, data)
     validation = _checked_validation(data, validation, config)
-    trainer = _Trainer(data, config, validation, hold_out=True, warm=init is not None)
-    path = Path(checkpoint) if checkpoint is not None else None
+    trainer = _Trainer(data, config, validation, hold_out=True)
+    path = _checked_path(checkpoint)
+    if resume and path is None:
+        raise ConfigError("resume: expected a checkpoint to go on from; name its file")
     mark = fingerprint(data) if path is not None else ""
+    held = fingerprint(validation) if path is not None and validation is not None else ""
     if resume and path is not None and path.exists():
         state = load_checkpoint(path, config, mark)
+        if state.validation != held:
+            raise ModelFileError(
+                f"{path}: the checkpoint was written with other validation data, which decide the "
+                "best epoch; delete the file or start without resuming"
+            )
         logger.info("resumed from %s after epoch %d", path, state.epoch)
     else:
-        state = TrainState(config, data.num_features)
+        state = TrainState(config, data.num_features, warm=init is not None, validation=held)
         trainer.start(state, init)
     epochs = config.epochs
     try:
@@ -155,15 +165,15 @@ def fit(
         if trainer.refits(state):
             epochs = state.best_epoch + 1
             logger.info("training again on all %d rows for %d epochs", data.num_rows, epochs)
-            trainer = _Trainer(data, config, None, hold_out=False, warm=init is not None)
+            trainer = _Trainer(data, config, None, refit=True)
             trainer.start(state, init)
             state.epoch, state.finished = 0, False
             trainer.run(state, epochs, callbacks, progress, None, mark)
             state.snapshot = None
     except KeyboardInterrupt:
         logger.warning("interrupted in epoch %d; keeping the best model so far", state.epoch + 1)
-        if path is not None and trainer.hold_out:
-            save_checkpoint(path, state, mark)
+        if path is not None and not trainer.refit and not trainer.within_epoch:
+            _save(path, state, mark)  # else the last one saved is the one to go on from
     return trainer.model(state)
 
 
@@ -206,12 +216,12 @@ def fit_pass(
         data = _widened(data, given.feature_dim)
         _check_targets(data, given)
         state = TrainState(_suited(given, data), data.num_features)
-        trainer = _Trainer(data, state.config, None, hold_out=False, warm=True)
-        trainer.start(state, None)
+        trainer = _Trainer(data, state.config, None)
+        trainer.start(state, None, more=True)
     else:
         data = _widened(data, state.num_features)
         _check_targets(data, state.config)
-        trainer = _Trainer(data, state.config, None, hold_out=False, warm=True)
+        trainer = _Trainer(data, state.config, None)
     trainer.run(state, state.epoch + 1, (), False, None, "")
     return trainer.model(state, more=True), state
 
@@ -220,12 +230,17 @@ class _Trainer:
     """What stays the same through all epochs: the rows, their order's seed, the kernel."""
 
     def __init__(
-        self, data: Dataset, config: TrainConfig, validation: Dataset | None, *,
-        hold_out: bool, warm: bool,
-    ) -> None:  # fmt: skip
+        self,
+        data: Dataset,
+        config: TrainConfig,
+        validation: Dataset | None,
+        *,
+        hold_out: bool = False,
+        refit: bool = False,
+    ) -> None:
         self.data, self.config, self.validation = data, config, validation
-        self.hold_out = hold_out  # False: the second training, on all rows
-        self.warm = warm  # whether training starts from a model, which may know more features
+        self.refit = refit  # whether this is the second training, on all rows
+        self.within_epoch = False
         self.csr = csr_arrays(data.X, data.onehot, data.entries_per_row)
         rows = np.arange(data.num_rows, dtype=np.int32)
         self.to_score: np.ndarray | None = None
@@ -234,8 +249,10 @@ class _Trainer:
         if fraction is None:
             enough = config.patience and data.num_rows >= _MIN_ROWS_TO_HOLD_OUT
             fraction = 0.1 if enough else 0.0
+        count = 0
         if hold_out and validation is None and fraction:
             count = min(max(1, round(fraction * data.num_rows)), data.num_rows - 1)
+        if count:
             mixed = np.random.default_rng([config.seed, 1]).permutation(rows)
             self.held_out, rows = np.sort(mixed[:count]), np.sort(mixed[count:])
         self.rows = rows
@@ -245,8 +262,8 @@ class _Trainer:
             self.metric = "rmse" if config.predictor_type == REGRESSOR else "log_loss"
 
     # --- before the first epoch -------------------------------------------------------------------
-    def start(self, state: TrainState, init: Model | None) -> None:
-        """Bring `state` to where it is before the first epoch."""
+    def start(self, state: TrainState, init: Model | None, *, more: bool = False) -> None:
+        """Bring `state` to where it is before the first epoch; `more`: more rows will follow."""
         config, data = self.config, self.data
         assert data.y is not None
         weight = None if data.weight is None else data.weight[self.rows]
@@ -260,7 +277,12 @@ class _Trainer:
         if init is None:
             rng = np.random.default_rng([config.seed, 0])
             start = mean if config.predictor_type == REGRESSOR else log_odds(mean)
-            state.initialise(rng, (start - state.center) / state.scale)
+            # A feature that training never meets would keep its random factors, which make noise
+            # of new values; the built-in algorithm does keep them.
+            seen = None
+            if not more and config.optimizer != "sagemaker":
+                seen = _seen(data, self.rows)
+            state.initialise(rng, start, seen)
             return
         if init.V.shape != (data.num_features, config.num_factors):
             raise ConfigError(
@@ -292,22 +314,24 @@ class _Trainer:
         try:
             while state.epoch < epochs and not state.finished:
                 begun = timer()
+                self.within_epoch = True
                 if config.shuffle:
                     order[:count] = self.rows
                     shuffle(order, count, _seed(config.seed, state.epoch))
                 loss = step(order, margins, bar)
                 seconds = timer() - begun
                 epoch = self._judge(state, loss, seconds, margins, order[:count])
+                self.within_epoch = False
                 bar.epoch(epoch.number, {"loss": loss, **epoch.validation}, epoch.best, seconds)
                 for callback in callbacks:
                     callback(epoch)
                 if path is not None and timer() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
-                    save_checkpoint(path, state, mark)
+                    _save(path, state, mark)
                     saved = timer()
         finally:
             bar.close()
         if path is not None:
-            save_checkpoint(path, state, mark)
+            _save(path, state, mark)
 
     def refits(self, state: TrainState) -> bool:
         """Whether to train again on all rows for the number of epochs that proved best."""
@@ -321,27 +345,25 @@ class _Trainer:
     ) -> Epoch:
         """Measure on the validation data, remember the best epoch, decide whether to go on."""
         validation = self._validate(state)
-        best = False
+        again = {"refit": True} if self.refit else {}
+        state.history.append({"epoch": state.epoch, "loss": loss, **validation, **again})
+        number, best = state.epoch, False
+        state.epoch += 1
         if validation:
-            value = validation[self.metric]
+            value, patience = validation[self.metric], self.config.patience
             if not np.isfinite(value) and self.metric != "auc":
                 raise self._diverged(state)
             best = state.best_epoch < 0 or is_better(self.metric, value, state.best_value)
             if best:
-                state.best_epoch, state.best_value = state.epoch, value
-                if self.config.patience:
+                state.best_epoch, state.best_value = number, value
+                if patience:
                     state.keep_best()
-            elif self.config.patience and state.epoch - state.best_epoch >= self.config.patience:
+            elif patience and number - state.best_epoch >= patience:
                 state.finished = True
-        again = {} if self.hold_out else {"refit": True}
-        state.history.append({"epoch": state.epoch, "loss": loss, **validation, **again})
-        state.epoch += 1
         scores = margins
         if margins.size and (state.scale != 1 or state.center):
             scores = margins * np.float32(state.scale) + np.float32(state.center)
-        return Epoch(
-            state.epoch - 1, loss, validation, best, seconds, scores, order, not self.hold_out
-        )
+        return Epoch(number, loss, validation, best, seconds, scores, order, self.refit)
 
     def _validate(self, state: TrainState) -> dict[str, float]:
         data, csr, rows = self.data, self.csr, self.held_out
@@ -417,7 +439,7 @@ class _Trainer:
         loss = Squared() if config.predictor_type == REGRESSOR else Logistic()
         rescale = config.rescale_grad
         numbers: dict[str, Any] = {
-            "eps": np.float32(config.eps),
+            "eps": np.float32(max(config.eps or 0.0, 1e-12)),
             "rescale": np.float32(1.0 / config.mini_batch_size if rescale is None else rescale),
             "clip": np.float32(np.inf if config.clip_gradient is None else config.clip_gradient),
         }
@@ -481,17 +503,12 @@ class _Trainer:
         from fm.model import Model
 
         data, config = self.data, self.config
-        best = state.best_epoch if state.best_epoch >= 0 and config.patience else -1
+        refitted = self.refit and state.snapshot is None
+        best = state.best_epoch if refitted or state.snapshot is not None else -1
         metrics = dict(state.history[best]) if state.history else {}
-        if not self.hold_out and state.snapshot is None:
+        if refitted:
             metrics["refit"] = True
         w0, w, V = state.copy() if more else state.finish()
-        if not more and not self.warm and config.optimizer != "sagemaker":
-            # What never occurred keeps its random start otherwise, which would make noise of
-            # values unseen in training; the built-in algorithm does keep it.
-            seen = np.zeros(data.num_features, bool)
-            seen[data.X.indices] = True
-            V[~seen] = 0.0
         if not (np.isfinite(w0) and all_finite(w) and all_finite(V)):
             raise self._diverged(state)
         return Model(
@@ -509,6 +526,42 @@ class _Trainer:
         )
 
 
+def _checked_path(checkpoint: str | Path | None) -> Path | None:
+    """Return the path; refuse, before hours of training, one that cannot be written."""
+    if checkpoint is None:
+        return None
+    path = Path(checkpoint)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise ConfigError(f"checkpoint: the directory of {path} cannot be made ({err})") from err
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"checkpoint: expected a file that can be written, found {path}")
+    return path
+
+
+def _save(path: Path, state: TrainState, mark: str) -> None:
+    """Write the checkpoint; a full disk must not cost the training that it was to protect."""
+    try:
+        save_checkpoint(path, state, mark)
+    except OSError as err:
+        logger.warning("the checkpoint %s could not be written (%s); training goes on", path, err)
+
+
+def _seen(data: Dataset, rows: np.ndarray, block: int = 1 << 16) -> np.ndarray:
+    """Return, for each feature, whether one of the rows has it."""
+    seen = np.zeros(data.num_features, bool)
+    chosen = np.zeros(data.num_rows, bool)
+    chosen[rows] = True
+    indptr, indices = data.X.indptr, data.X.indices
+    for start in range(0, data.num_rows, block):
+        part = indptr[start : start + block + 1]
+        entries = indices[part[0] : part[-1]]
+        here = chosen[start : start + block]
+        seen[entries if here.all() else entries[np.repeat(here, np.diff(part))]] = True
+    return seen
+
+
 def _suited(given: TrainConfig, data: Dataset) -> TrainConfig:
     """Return the config with everything set; rates nobody set are suited to the length of rows.
 
@@ -517,11 +570,21 @@ def _suited(given: TrainConfig, data: Dataset) -> TrainConfig:
     this lowered the loss on held-out rows by 1% to 5%.
     """
     config = given.resolved()
-    if config.optimizer != "sgd" or not data.num_rows:
+    if config.optimizer != "sgd":
         return config
-    values = data.X.data
-    squares = float(values.size if data.onehot else np.dot(values, values))
-    factor = min(1.0, 2.0 * data.num_rows / max(squares, 1.0))
+    squares = float(data.X.data.size)
+    if not data.onehot:
+        squares = sum(float(np.dot(part, part)) for part in blocks(data.X.data, np.float64))
+    norm = squares / data.num_rows
+    # No further down than for rows of 100 ones: one unscaled column must not stop all others.
+    factor = min(1.0, 2.0 / min(max(norm, 1.0), 100.0))
+    if norm > 1e4:
+        at = int(np.argmax(np.abs(data.X.data)))
+        logger.warning(
+            "%s: %s reaches %g; numbers that large make training slow or unstable, so standardise "
+            "the column (standardize=True) or divide it",
+            data.source, data.feature_name(int(data.X.indices[at])), data.X.data[at],
+        )  # fmt: skip
     names = ("bias_lr", "linear_lr", "factors_lr")
     unset = {name: getattr(config, name) * factor for name in names if getattr(given, name) is None}
     return replace(config, **unset)
@@ -608,8 +671,11 @@ def _widened(data: Dataset, feature_dim: int | None) -> Dataset:
 def _check_targets(data: Dataset, config: TrainConfig) -> None:
     if data.y is None:
         raise DataError(f"{data.source}: no target to train on; name its column with target=...")
-    if not data.num_rows:
-        raise DataError(f"{data.source}: no rows; expected at least one")
+    for count, what in ((data.num_rows, "rows"), (data.num_features, "features")):
+        if not count:
+            raise DataError(f"{data.source}: no {what}; expected at least one")
+    if data.weight is not None and not data.weight.any():
+        raise DataError(f"{data.source}: all sample weights are 0; nothing to train on")
     if config.predictor_type == CLASSIFIER:
         wrong = (data.y != 0) & (data.y != 1)
         if wrong.any():

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fm.config import CLASSIFIER, REGRESSOR
-
 Array = np.ndarray
+
+REGRESSOR = "regressor"
+CLASSIFIER = "binary_classifier"
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fm.config import REGRESSOR
-from fm.losses import LOGISTIC
+from fm.losses import LOGISTIC, REGRESSOR
 
 
 def regression_metrics(
@@ -50,6 +49,7 @@ def classification_metrics(
     if weight is None:
         both, either = np.sum(predicted & positive), np.sum(predicted) + np.sum(positive)
     else:
+        weight = weight.astype(np.float64)
         both = np.sum(weight[predicted & positive])
         either = np.sum(weight[predicted]) + np.sum(weight[positive])
     return {

@@ -255,7 +255,7 @@ def _sgd_factors(opt, P, at, gap, v, s, gx, x, weight, scale):
 
 
 def _adagrad_factors(opt, P, at, gap, v, s, gx, x, weight, scale):
-    d = vaxpy(weight * gx, s, vscale(v, weight * (opt.factors_wd - gx * x)))
+    d = vaxpy(weight * gx, vsub(s, vscale(v, x)), vscale(v, weight * opt.factors_wd))
     total = vfma(d, d, vload_like(P, at + gap, v))
     vstore(P, at + gap, total)
     root = vsqrt(vadd(total, vfill_like(v, opt.eps2)))
@@ -263,7 +263,7 @@ def _adagrad_factors(opt, P, at, gap, v, s, gx, x, weight, scale):
 
 
 def _adam_factors(opt, P, at, gap, v, s, gx, x, weight, scale):
-    d = vaxpy(weight * gx, s, vscale(v, weight * (opt.factors_wd - gx * x)))
+    d = vaxpy(weight * gx, vsub(s, vscale(v, x)), vscale(v, weight * opt.factors_wd))
     m = vaxpy(f4(1.0) - BETA1, d, vscale(vload_like(P, at + gap, v), BETA1))
     u = vaxpy(f4(1.0) - BETA2, vmul(d, d), vscale(vload_like(P, at + 2 * gap, v), BETA2))
     vstore(P, at + gap, m)
@@ -276,7 +276,7 @@ def _ftrl_factors(opt, P, at, gap, v, s, gx, x, weight, scale):
     if opt.factors_lr == f4(0.0):
         return
     inverse = f4(1.0) / opt.factors_lr
-    d = vaxpy(weight * gx, s, vscale(v, -weight * gx * x))
+    d = vscale(vsub(s, vscale(v, x)), weight * gx)
     n = vload_like(P, at + 2 * gap, v)
     total = vfma(d, d, n)
     root = vsqrt(total)

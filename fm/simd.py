@@ -143,11 +143,11 @@ def vfill_like(typingctx: Any, like: Any, scalar: Any) -> Any:
     return like(like, types.float32), codegen
 
 
-def _elementwise(method: str, text: str) -> Any:
+def _elementwise(method: str, text: str, flags: tuple[str, ...] = _SAFE_FAST) -> Any:
     @intrinsic
     def operation(typingctx: Any, x: Any, y: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return getattr(builder, method)(args[0], args[1], flags=_SAFE_FAST)
+            return getattr(builder, method)(args[0], args[1], flags=flags)
 
         return x(x, x), codegen
 
@@ -156,7 +156,9 @@ def _elementwise(method: str, text: str) -> Any:
 
 
 vadd = _elementwise("fadd", "Return x + y, lane by lane.")
-vsub = _elementwise("fsub", "Return x - y, lane by lane.")
+# Not contracted: s - x v must be exactly 0 for the only entry of a row, or optimizers that divide
+# by the size of the gradient turn the rounding error into full steps.
+vsub = _elementwise("fsub", "Return x - y, lane by lane.", ("nsz",))
 vmul = _elementwise("fmul", "Return x * y, lane by lane.")
 vdiv = _elementwise("fdiv", "Return x / y, lane by lane.")
 

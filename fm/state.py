@@ -18,16 +18,20 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import orjson
 
 from fm.config import TrainConfig
 from fm.errors import ModelFileError
+from fm.formats.storage import from_json, read_tensors, to_json, write_tensors
 from fm.kernels import Layout, layout
 from fm.optimizers import FTRL_BETA, OPTIMIZERS
 
-_FORMAT = "fm-checkpoint-1"
+_KIND = {"format": "fm-checkpoint", "format_version": "1"}
+_TENSORS = {
+    "B": "F64", "W": "F32", "P": "F32", "best_scalars": "F64", "best_w": "F32", "best_V": "F32",
+}  # fmt: skip
 _PROGRESS = (
-    "center", "scale", "epoch", "history", "best_epoch", "best_value", "finished",
+    "center", "scale", "epoch", "history", "best_epoch", "best_value", "finished", "warm",
+    "validation",
 )  # fmt: skip
 _LARGE = 1 << 25  # bytes from which memory is worth managing by hand
 # Flags of a map whose pages can be given back (those of a shared one, the default, cannot).
@@ -82,6 +86,10 @@ class TrainState:
         Of the metric that early stopping watches; -1 and NaN before there is one.
     finished : bool
         Whether early stopping has ended the training.
+    warm : bool
+        Whether training started from a model.
+    validation : str
+        Fingerprint of the validation data, if there are any.
     """
 
     config: TrainConfig
@@ -93,6 +101,8 @@ class TrainState:
     best_epoch: int = -1
     best_value: float = float("nan")
     finished: bool = False
+    warm: bool = False
+    validation: str = ""
 
     def __post_init__(self) -> None:
         self.lanes: Layout = layout(self.config.num_factors)
@@ -118,18 +128,32 @@ class TrainState:
         rows = self.P.reshape(self.num_features, -1)
         return rows[:, : self.config.num_factors]
 
-    def initialise(self, rng: np.random.Generator, w0: float | None) -> None:
-        """Draw the initial values; `w0` is the start of the bias where the config names none."""
+    def initialise(
+        self, rng: np.random.Generator, mean: float, seen: np.ndarray | None = None
+    ) -> None:
+        """Draw the initial values.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        mean : float
+            Start of the bias where the config names none, in the target's unit.
+        seen : ndarray of bool, shape (n,), optional
+            Features to draw factors for; those of the others are 0.
+        """
         config = self.config
         self.B[:], self.W[:], self.P[:] = 0.0, 0.0, 0.0
         self.B[3:] = 1.0  # Adam's beta1^0 and beta2^0
         if config.use_bias:
             drawn = _draw(rng, config, "bias", 1)
-            self.B[0] = drawn[0] if drawn is not None else w0
+            start = mean if drawn is None else float(drawn[0])
+            self.B[0] = (start - self.center) / self.scale
         if config.use_linear:
             self._draw_into(rng, "linear", self.w[:, None])
         self._draw_into(rng, "factors", self.V)
-        self.prepare()
+        if seen is not None:
+            self.V[~seen] = 0.0
+        self._prepare(l1=False)
 
     def _draw_into(self, rng: np.random.Generator, part: str, view: np.ndarray) -> None:
         block = max(1, (1 << 20) // view.shape[1])
@@ -146,28 +170,35 @@ class TrainState:
         self.B[0] = (w0 - self.center) / self.scale
         self.w[:] = w / self.scale
         self.V[:] = V / np.sqrt(np.float32(self.scale))
-        self.prepare()
+        self._prepare(l1=True)
 
-    def prepare(self) -> None:
-        """Bring states that determine the parameters (FTRL's z) in line with them."""
+    def _prepare(self, *, l1: bool) -> None:
+        """Bring states that determine the parameters (FTRL's z) in line with them.
+
+        `l1`: whether the parameters are those of a model, which the L1 penalty has shrunk before;
+        random ones have yet to prove that they are worth more than it.
+        """
         if self.config.optimizer != "ftrl":
             return
         config = self.config
         W = self.W.reshape(-1, 3)
         P = self.P.reshape(self.num_features, 3, -1)
-        for value, z, lr, wd, l1 in (
+        for value, z, lr, wd, penalty in (
             (self.B[0:1], self.B[1:2], config.bias_lr, config.bias_wd, 0.0),
             (W[:, 0], W[:, 1], config.linear_lr, config.linear_wd, config.linear_l1),
             (P[:, 0], P[:, 1], config.factors_lr, config.factors_wd, config.factors_l1),
         ):
             if lr:  # the z from which FTRL's closed form gives back this value
-                z[...] = -value * (float(FTRL_BETA) / lr + (wd or 0.0)) - np.sign(value) * l1
+                z[...] = -value * (float(FTRL_BETA) / lr + (wd or 0.0)) - np.sign(value) * (
+                    penalty if l1 else 0.0
+                )
 
     def keep_best(self) -> None:
         """Remember the present parameters as the best."""
-        if self.snapshot is None:
-            self.snapshot = Snapshot(self)
-        self.snapshot.take(self)
+        # An interruption while the copy is made leaves none: the parameters are the best then.
+        snapshot, self.snapshot = self.snapshot or Snapshot(self), None
+        snapshot.take(self)
+        self.snapshot = snapshot
 
     def copy(self) -> tuple[float, np.ndarray, np.ndarray]:
         """Return copies of (w0, w, V) in the target's unit."""
@@ -291,11 +322,7 @@ def _essence(config: TrainConfig) -> dict[str, Any]:
 
 
 def save_checkpoint(path: Path, state: TrainState, fingerprint: str) -> None:
-    """Write everything that training needs to go on, in one file that is whole or absent.
-
-    The file is a safetensors file. It is written array by array, because the package's own writer
-    first makes a copy of them all, which would double the memory of a large training run.
-    """
+    """Write everything that training needs to go on, in one file that is whole or absent."""
     tensors = {"B": state.B, "W": state.W, "P": state.P}
     if state.snapshot is not None:
         tensors |= state.snapshot.arrays(state)
@@ -305,27 +332,8 @@ def save_checkpoint(path: Path, state: TrainState, fingerprint: str) -> None:
         "num_features": state.num_features,
         **{name: getattr(state, name) for name in _PROGRESS},
     }
-    header: dict[str, Any] = {
-        "__metadata__": {"format": _FORMAT, "state": orjson.dumps(meta).decode()}
-    }
-    start = 0
-    for name, array in tensors.items():
-        kind = {"f": "F"}[array.dtype.kind] + str(array.dtype.itemsize * 8)
-        end = start + array.nbytes
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [start, end]}
-        start = end
-    text = orjson.dumps(header)
-    text += b" " * (-len(text) % 8)
-    # SageMaker never uploads files of this ending, so a half-written one stays here.
-    part = path.with_name(path.name + ".sagemaker-ignore")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(part, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for array in tensors.values():
-            file.write(np.ascontiguousarray(array).data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    about = {**_KIND, "state": to_json(meta).decode()}
+    write_tensors(path, tensors, about)
 
 
 def load_checkpoint(path: Path, config: TrainConfig, fingerprint: str) -> TrainState:
@@ -336,47 +344,39 @@ def load_checkpoint(path: Path, config: TrainConfig, fingerprint: str) -> TrainS
     ModelFileError
         If the file is damaged, or belongs to another configuration or other data.
     """
-    from safetensors import SafetensorError, safe_open
-
     advice = "delete the file or start without resuming"
     try:
-        with safe_open(path, framework="numpy") as file:
-            about = file.metadata() or {}
-            if about.get("format") != _FORMAT:
-                raise ModelFileError(
-                    f"{path}: expected a checkpoint of format {_FORMAT!r}, found "
-                    f"{about.get('format')!r}; {advice}"
-                )
-            meta = orjson.loads(about["state"])
-            essence = _essence(config)
-            differ = sorted(
-                name
-                for name in essence.keys() | meta["config"].keys()
-                if essence.get(name) != meta["config"].get(name)
+        tensors, about = read_tensors(
+            path, _TENSORS, format=_KIND["format"], version=_KIND["format_version"],
+            source=os.fspath(path),
+        )  # fmt: skip
+        meta = from_json(about["state"], "state", os.fspath(path))
+        essence = _essence(config)
+        differ = sorted(
+            name
+            for name in essence.keys() | meta["config"].keys()
+            if essence.get(name) != meta["config"].get(name)
+        )
+        if differ:
+            name = differ[0]
+            raise ModelFileError(
+                f"{path}: the checkpoint was written with other hyperparameters "
+                f"({', '.join(differ)}; {name}: {meta['config'].get(name)} there, "
+                f"{essence.get(name)} here); {advice}"
             )
-            if differ:
-                name = differ[0]
-                raise ModelFileError(
-                    f"{path}: the checkpoint was written with other hyperparameters "
-                    f"({', '.join(differ)}; {name}: {meta['config'].get(name)} there, "
-                    f"{essence.get(name)} here); {advice}"
-                )
-            if meta["fingerprint"] != fingerprint:
-                raise ModelFileError(
-                    f"{path}: the checkpoint was written for other training data; {advice}"
-                )
-            state = TrainState(config, int(meta["num_features"]))
-            for name in _PROGRESS:
-                setattr(state, name, meta[name])
-            for name in ("B", "W", "P"):
-                getattr(state, name)[:] = file.get_tensor(name)
-            if state.best_epoch >= 0 and "best_w" in file.keys():  # noqa: SIM118  not a dict
-                best = {
-                    name: file.get_tensor(name) for name in ("best_scalars", "best_w", "best_V")
-                }
-                state.snapshot = Snapshot.of(state, best)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as err:
-        if isinstance(err, ModelFileError):
+        if meta["fingerprint"] != fingerprint:
+            raise ModelFileError(
+                f"{path}: the checkpoint was written for other training data; {advice}"
+            )
+        state = TrainState(config, int(meta["num_features"]))
+        for name in _PROGRESS:
+            setattr(state, name, meta[name])
+        for name in ("B", "W", "P"):
+            getattr(state, name)[:] = tensors.pop(name)
+        if state.best_epoch >= 0 and "best_w" in tensors:
+            state.snapshot = Snapshot.of(state, tensors)
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        if isinstance(err, ModelFileError) and advice in str(err):
             raise
         raise ModelFileError(f"{path}: damaged checkpoint ({err}); {advice}") from err
     for values in [state.__dict__, *state.history]:  # JSON knows no NaN

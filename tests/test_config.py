@@ -55,11 +55,12 @@ def test_a_value_of_another_kind_is_refused(name):
 def test_the_ends_of_each_range(name):
     parameter = BY_NAME[name]
     assert parameter.parse(parameter.low) == parameter.low
-    below = error_of(**{name: parameter.low - 1})
+    below = error_of(**{name: parameter.low * (2 if parameter.low < 0 else 1) - 1})
     assert f"{name}: expected {parameter.range_text}, found" in below
     if parameter.high is not None:
         assert parameter.parse(parameter.high) == parameter.high
-        assert f"{name}: expected {parameter.range_text}" in error_of(**{name: parameter.high + 1})
+        beyond = parameter.high * 2 + 1
+        assert f"{name}: expected {parameter.range_text}" in error_of(**{name: beyond})
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path):
         with pytest.raises(ModelFileError, match="state: damaged checkpoint .*delete the file"):
             load_checkpoint(path, config, "mark")
     save_file({"w": np.zeros(3, np.float32)}, path)
-    with pytest.raises(ModelFileError, match="expected a checkpoint of format 'fm-checkpoint-1'"):
+    with pytest.raises(ModelFileError, match="expected format 'fm-checkpoint'"):
         load_checkpoint(path, config, "mark")
 
 
@@ -305,7 +305,7 @@ for kill in range(15):
     time.sleep(random.uniform(0.01, 0.06))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    halves += path.with_name(path.name + ".sagemaker-ignore").exists()
+    halves += any(path.parent.glob(".state.*.sagemaker-ignore"))
     if path.exists():
         found = load_checkpoint(path, config, "mark")
         assert found.epoch > 0

@@ -33,7 +33,7 @@ import orjson
 
 from fm.errors import ModelFileError
 
-_TYPES = {"<f4": "F32", "<i4": "I32", "|u1": "U8"}
+_TYPES = {"<f8": "F64", "<f4": "F32", "<i4": "I32", "|u1": "U8"}
 
 
 def write_tensors(
@@ -45,7 +45,7 @@ def write_tensors(
     ----------
     path : path
         Directories are made.
-    tensors : mapping of name to ndarray of float32, int32 or uint8
+    tensors : mapping of name to ndarray of float64, float32, int32 or uint8
         Written one after the other, without a copy of them all.
     metadata : mapping of str to str
         With ``format`` and ``format_version``.
@@ -84,7 +84,7 @@ def read_tensors(
     ----------
     path : path
     kinds : mapping of str to str
-        The names that tensors may have, and their types: ``F32``, ``I32`` or ``U8``.
+        The names that tensors may have, and their types: ``F64``, ``F32``, ``I32`` or ``U8``.
     format, version : str
         What ``format`` and ``format_version`` must be.
     source : str
@@ -182,7 +182,9 @@ def atomic_output(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    hidden = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
+    # SageMaker copies a job's directories away as they are, but never a file of this ending.
+    unique = f"{os.getpid()}-{os.urandom(4).hex()}"
+    hidden = path.with_name(f".{path.name}.{unique}.sagemaker-ignore")
     try:
         with hidden.open("xb") as file:
             yield file
