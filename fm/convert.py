@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _format_of(path: str) -> str:
-    from fm.reading import EXTENSIONS
+    from fm.formats.guess import EXTENSIONS
 
     endings = {**EXTENSIONS, ".safetensors": "safetensors", ".tar": "builtin"}
     if (ending := output_ending(path)) in endings:
@@ -110,9 +110,10 @@ def _convert_model(args: argparse.Namespace, form: str) -> str:
 
 def _convert_table(args: argparse.Namespace, form: str) -> str:
     """Copy columns as they are, batch after batch."""
+    from fm.features import READERS
+    from fm.formats.guess import guess_format
     from fm.formats.tables import iter_batches
     from fm.predict import WRITERS
-    from fm.reading import READERS, guess_format
 
     options = data_options(args)
     given = options.pop("format", None) or guess_format(args.input)

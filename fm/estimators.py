@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
@@ -31,11 +30,13 @@ from fm.config import CLASSIFIER, REGRESSOR, Parameter, TrainConfig, parameters
 from fm.dataset import Dataset, checked_csr
 from fm.encoder import Encoder
 from fm.errors import ConfigError, DataError
+from fm.losses import sigmoid
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from fm.model import Model
+    from fm.state import TrainState
 
 # Up to here, putting the rows in order and merging equal ones costs less than an epoch or two.
 _SMALL = 10_000
@@ -203,9 +204,18 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
         return self._train(X, y, sample_weight, self._config(), fresh, eval_set=eval_set)
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Any:
-        one_pass = {"epochs": 1, "validation_fraction": 0.0, "patience": 0}
+        """Train one epoch on some rows; the optimizer's state is carried from call to call."""
+        from fm.fitting import fit_pass
+
+        state = getattr(self, "_state", None)  # none after fit: training starts from its model
         fresh = not hasattr(self, "model_")
-        return self._train(X, y, sample_weight, self._config(**one_pass), fresh, classes=classes)
+        if state is None and not fresh:
+            one_pass = {"epochs": 1, "validation_fraction": 0.0, "patience": 0}
+            return self._train(X, y, sample_weight, self._config(**one_pass), fresh)
+        data, _ = self._rows(X, y, sample_weight, fresh, classes=classes)
+        model, state = fit_pass(data, self._config(), state)
+        self._keep(model)._state = state
+        return self
 
     def _config(self, **changed: Any) -> TrainConfig:
         values = {p.name: getattr(self, p.name) for p in _TRAINING}
@@ -218,18 +228,29 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
         """Train from the beginning, or else go on with the model there is."""
         from fm.fitting import fit
 
+        data, validation = self._rows(X, y, weight, fresh, classes=classes, eval_set=eval_set)
+        init = None if fresh else self.model_
+        self._state: TrainState | None = None
+        return self._keep(fit(data, config, validation=validation, init=init, progress=False))
+
+    def _rows(
+        self, X: Any, y: Any, weight: Any, fresh: bool, *, classes: Any = None, eval_set: Any = None
+    ) -> tuple[Dataset, Dataset | None]:
+        """Return the training and the validation rows; `fresh`: decide what columns mean."""
         y = self._target(y, "y", fresh, classes)
         encoder = self._new_encoder(X) if fresh else self.model_.encoder
         data = _without_weightless(self._dataset(X, y, weight, encoder, reset=fresh))
-        if config.resolved().shuffle and data.num_rows <= _SMALL:
+        if self._config().resolved().shuffle and data.num_rows <= _SMALL:
             data = _canonical(data)
         validation = None
         if eval_set is not None:
             X, y = _the_pair(eval_set)
             y = self._target(y, "eval_set", False)
             validation = self._dataset(X, y, None, encoder, reset=False)
-        init = None if fresh else self.model_
-        model = fit(data, config, validation=validation, init=init, progress=False)
+        return data, validation
+
+    def _keep(self, model: Model) -> Any:
+        """Show what was learnt as attributes, and return self."""
         self.model_ = model
         self.intercept_, self.coef_, self.factors_ = model.w0, model.w, model.V
         self.history_, self.n_iter_ = model.history, len(model.history)
@@ -434,7 +455,7 @@ class FMClassifier(ClassifierMixin, _FactorizationMachine):  # type: ignore[misc
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the probability of each class for each row, float64, shape (num_rows, 2)."""
         scores = self._scores(X)
-        return np.column_stack([expit(-scores), expit(scores)])
+        return np.column_stack([sigmoid(-scores), sigmoid(scores)])
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the more probable label for each row, shape (num_rows,)."""

@@ -159,10 +159,15 @@ def fit(
     else:
         state = TrainState(config, data.num_features, warm=init is not None, validation=held)
         trainer.start(state, init)
+    if state.warm and init is None and trainer.would_refit:
+        raise ConfigError(
+            f"init: expected the model that the training in {path} started from, because it is "
+            "needed again to train on all rows; pass it, or refit=False"
+        )
     epochs = config.epochs
     try:
         trainer.run(state, epochs, callbacks, progress, path, mark)
-        if trainer.refits(state):
+        if trainer.would_refit and state.snapshot is not None:
             epochs = state.best_epoch + 1
             logger.info("training again on all %d rows for %d epochs", data.num_rows, epochs)
             trainer = _Trainer(data, config, None, refit=True)
@@ -265,11 +270,10 @@ class _Trainer:
     def start(self, state: TrainState, init: Model | None, *, more: bool = False) -> None:
         """Bring `state` to where it is before the first epoch; `more`: more rows will follow."""
         config, data = self.config, self.data
-        assert data.y is not None
         weight = None if data.weight is None else data.weight[self.rows]
         if weight is not None and not weight.sum() > 0:
             raise DataError(f"{data.source}: all sample weights are 0; nothing to train on")
-        y = data.y[self.rows]
+        y = _targets(data)[self.rows]
         mean = float(np.average(y.astype(np.float64), weights=weight))
         if config.scale_target and config.predictor_type == REGRESSOR and config.use_bias:
             spread = np.average((y.astype(np.float64) - mean) ** 2, weights=weight)
@@ -333,12 +337,13 @@ class _Trainer:
         if path is not None:
             _save(path, state, mark)
 
-    def refits(self, state: TrainState) -> bool:
+    @property
+    def would_refit(self) -> bool:
         """Whether to train again on all rows for the number of epochs that proved best."""
         wanted = self.config.refit
         if wanted is None:
             wanted = self.data.num_rows <= _MAX_ROWS_TO_REFIT
-        return bool(wanted) and self.held_out is not None and state.snapshot is not None
+        return bool(wanted and self.held_out is not None and self.config.patience)
 
     def _judge(
         self, state: TrainState, loss: float, seconds: float, margins: np.ndarray, order: np.ndarray
@@ -372,7 +377,6 @@ class _Trainer:
             csr = csr_arrays(data.X, data.onehot, data.entries_per_row)
         if rows is None:
             return {}
-        assert data.y is not None
         if self.to_score is None:
             self.to_score = padded_order(rows)
         scores = score_rows(
@@ -381,17 +385,16 @@ class _Trainer:
         if self.config.predictor_type == REGRESSOR:
             scores = state.center + state.scale * scores.astype(np.float64)
         weight = None if data.weight is None else data.weight[rows]
-        return metrics_of(self.config.predictor_type, scores, data.y[rows], weight)
+        return metrics_of(self.config.predictor_type, scores, _targets(data)[rows], weight)
 
     def _step(
         self, state: TrainState, *, keep_scores: bool
     ) -> Callable[[np.ndarray, np.ndarray, Progress], float]:
         """Return the function that trains one epoch and returns its mean loss."""
         config, data, csr = self.config, self.data, self.csr
-        assert data.y is not None
-        y = (data.y - np.float32(state.center)) / np.float32(state.scale)
-        if state.scale == 1 and not state.center:
-            y = plain(data.y)
+        y = plain(_targets(data))
+        if state.scale != 1 or state.center:
+            y = (y - np.float32(state.center)) / np.float32(state.scale)
         weighted = self.weight is not None
         weight = self.weight if self.weight is not None else np.zeros(1, np.float32)
         total_weight = (
@@ -592,8 +595,7 @@ def _suited(given: TrainConfig, data: Dataset) -> TrainConfig:
 
 def _rates(config: TrainConfig, epoch: int) -> dict[str, Any]:
     """Return the learning rates and penalties of an epoch, under the names all optimizers share."""
-    assert config.lr_decay is not None
-    decay = 1.0 + config.lr_decay * epoch
+    decay = 1.0 + (config.lr_decay or 0.0) * epoch
     rates: dict[str, Any] = {}
     for part, used in (("bias", config.use_bias), ("linear", config.use_linear), ("factors", True)):
         rates[f"{part}_lr"] = np.float32(getattr(config, f"{part}_lr") / decay if used else 0.0)
@@ -605,8 +607,9 @@ def _optimizer(config: TrainConfig, epoch: int) -> Any:
     """Return the optimizer as the value the kernel takes."""
     more: dict[str, np.float32] = {}
     if config.optimizer in ("adagrad", "adam"):
-        assert config.eps is not None
-        more["eps2"] = np.float32(max(config.eps, 1e-12) ** 2)  # inside the root; never 0 / 0
+        more["eps2"] = np.float32(
+            max(config.eps or 0.0, 1e-12) ** 2
+        )  # inside the root; never 0 / 0
     if config.optimizer == "ftrl":
         more["linear_l1"] = np.float32(config.linear_l1)
         more["factors_l1"] = np.float32(config.factors_l1)
@@ -668,20 +671,25 @@ def _widened(data: Dataset, feature_dim: int | None) -> Dataset:
     return replace(data, X=wide, fields=fields)
 
 
-def _check_targets(data: Dataset, config: TrainConfig) -> None:
+def _targets(data: Dataset) -> np.ndarray:
     if data.y is None:
         raise DataError(f"{data.source}: no target to train on; name its column with target=...")
+    return data.y
+
+
+def _check_targets(data: Dataset, config: TrainConfig) -> None:
+    y = _targets(data)
     for count, what in ((data.num_rows, "rows"), (data.num_features, "features")):
         if not count:
             raise DataError(f"{data.source}: no {what}; expected at least one")
     if data.weight is not None and not data.weight.any():
         raise DataError(f"{data.source}: all sample weights are 0; nothing to train on")
     if config.predictor_type == CLASSIFIER:
-        wrong = (data.y != 0) & (data.y != 1)
+        wrong = (y != 0) & (y != 1)
         if wrong.any():
             row = int(np.argmax(wrong))
             raise DataError(
-                f"{data.source} row {row + 1}: label {data.y[row]:g}, but a binary classifier "
+                f"{data.source} row {row + 1}: label {y[row]:g}, but a binary classifier "
                 "expects 0 or 1; convert the labels or use predictor_type=regressor"
             )
 

@@ -40,6 +40,7 @@ from fm.simd import (
     index,
     load,
     prefetch,
+    prefetch_span,
     store,
     vadd,
     vaxpy,
@@ -185,16 +186,15 @@ def training_kernel(
             if weighted:
                 prefetch(weight, r)
             if entries:
-                a = r * entries
-                end = a + entries
+                prefetch_span(indices, r * entries, entries)
+                if not onehot:
+                    prefetch_span(values, r * entries, entries)
             else:
                 prefetch(indptr, index(order, t + 2 * _DATA_AHEAD))
-                a = index(indptr, r)
-                end = index(indptr, r + 1)
-            for j in range(a, end, 16):
-                prefetch(indices, j)
-                if not onehot:
-                    prefetch(values, j)
+                for j in range(index(indptr, r), index(indptr, r + 1), 16):
+                    prefetch(indices, j)
+                    if not onehot:
+                        prefetch(values, j)
             r = index(order, t + _AHEAD)
             if entries:
                 a = r * entries
@@ -205,8 +205,7 @@ def training_kernel(
             for j in range(a, end):
                 c = index(indices, j)
                 prefetch(W, c * wide)
-                for line in range(0, stride, 16):
-                    prefetch(P, c * stride + line)
+                prefetch_span(P, c * stride, stride)
 
             r = index(order, t)
             if entries:
@@ -305,16 +304,15 @@ def _scoring_kernel(width: int, chunks: int, entries: int, onehot: bool) -> Call
         for t in range(rows):
             r = index(order, t + _DATA_AHEAD)
             if entries:
-                a = r * entries
-                end = a + entries
+                prefetch_span(indices, r * entries, entries)
+                if not onehot:
+                    prefetch_span(values, r * entries, entries)
             else:
                 prefetch(indptr, index(order, t + 2 * _DATA_AHEAD))
-                a = index(indptr, r)
-                end = index(indptr, r + 1)
-            for j in range(a, end, 16):
-                prefetch(indices, j)
-                if not onehot:
-                    prefetch(values, j)
+                for j in range(index(indptr, r), index(indptr, r + 1), 16):
+                    prefetch(indices, j)
+                    if not onehot:
+                        prefetch(values, j)
             r = index(order, t + _AHEAD)
             if entries:
                 a = r * entries
@@ -325,8 +323,7 @@ def _scoring_kernel(width: int, chunks: int, entries: int, onehot: bool) -> Call
             for j in range(a, end):
                 c = index(indices, j)
                 prefetch(W, c * wide)
-                for line in range(0, stride, 16):
-                    prefetch(P, c * block + line)
+                prefetch_span(P, c * block, stride)
 
             r = index(order, t)
             if entries:

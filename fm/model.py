@@ -248,7 +248,7 @@ class Model:
             return {"encoder": self.encoder}
         options: dict[str, Any] = {"num_features": self.num_features}
         if self.zero_based is not None and isinstance(source, (str, os.PathLike)):
-            from fm.reading import guess_format
+            from fm.formats.guess import guess_format
 
             if (format or guess_format(source)) == "libsvm":
                 options["zero_based"] = self.zero_based

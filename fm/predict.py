@@ -109,7 +109,7 @@ def _output_format(args: argparse.Namespace) -> str:
         return str(args.output_format)
     if args.output is None:
         return "txt"
-    from fm.reading import EXTENSIONS
+    from fm.formats.guess import EXTENSIONS
 
     ending = output_ending(args.output)
     form = EXTENSIONS.get(ending, ending.removeprefix("."))
@@ -127,7 +127,9 @@ def _batches(
     model: Model, source: Any, options: dict[str, Any], append: bool
 ) -> Iterator[tuple[Dataset, pa.Table | None]]:
     """Yield the rows as the model's features, with their columns if these are wanted."""
-    from fm.reading import READERS, guess_format, read_batches
+    from fm.features import READERS
+    from fm.formats.guess import guess_format
+    from fm.reading import read_batches
 
     if not append:
         options = {**model.reading_options(source, options.get("format")), **options}

@@ -1,13 +1,8 @@
 """read: data of any kind and place -> Dataset. Floor 1.
 
-Decided here: which reader a source gets, and which column is the target. Not decided here: how
-bytes are read (``fm.formats``), what columns become (``fm.encoder``), what a row may hold
-(``fm.dataset``).
-
-**Format of a file**, unless given: that of its first bytes (Parquet and RecordIO have a magic
-number), else of its extension (:data:`EXTENSIONS`; ``.gz`` is looked through), else of its first
-lines: libsvm if each is ``label index:value ...``, libffm if each is ``label
-field:index:value ...``; else a table with some delimiter.
+Decided here: which reader a source gets, and which column is the target. Not decided here: what
+format a file has (``fm.formats.guess``), how bytes are read (``fm.formats``), what columns become
+(``fm.encoder``), what a row may hold (``fm.dataset``).
 
 **Target of a table**, unless given: the first of :data:`TARGETS` among its columns, in any case of
 letters. Not so if the table is read with the encoder of a model: then rows have a target only if
@@ -16,12 +11,8 @@ it is named or required.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -29,48 +20,19 @@ import scipy.sparse as sp
 
 from fm.dataset import Dataset
 from fm.errors import ConfigError, DataError
-from fm.formats.files import gunzip
-from fm.formats.tables import (
-    BATCH_ROWS,
-    data_files,
-    head_of,
-    is_parquet,
-    iter_batches,
-    place,
-    read_table,
-    source_of,
-)
+from fm.features import READERS, read_features
+from fm.formats.files import is_file
+from fm.formats.frames import place, source_of
+from fm.formats.guess import guess_format
+from fm.formats.tables import BATCH_ROWS, iter_batches, read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from fm.encoder import CellTable, Encoder
+    from fm.encoder import Encoder
+    from fm.formats.cells import CellTable
 
 TARGETS = ("rating", "label", "target", "y", "click")
-
-EXTENSIONS = {
-    ".libsvm": "libsvm",
-    ".svmlight": "libsvm",
-    ".svm": "libsvm",
-    ".libfm": "libsvm",
-    ".libffm": "libffm",
-    ".ffm": "libffm",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".recordio": "recordio",
-    ".protobuf": "recordio",
-    ".pb": "recordio",
-    ".rec": "recordio",
-}
-
-_RECORDIO = b"\x0a\x23\xd7\xce"
-_LABEL = r"[ \t]*[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?"
-_LIBSVM = re.compile(_LABEL + r"(?:,[-+0-9.eE]+)*(?:[ \t]+(?:qid|[0-9]+):[^\s:]+)*[ \t]*(?:#.*)?")
-_LIBFFM = re.compile(_LABEL + r"(?:[ \t]+[0-9]+:[0-9]+:[^\s:]+)*[ \t]*(?:#.*)?")
-_LINES = 50  # that are looked at
 
 log = logging.getLogger("fm")
 
@@ -181,7 +143,7 @@ def read(
     elif form == "array":
         data = Dataset.from_arrays(source, num_features=num_features)
     elif form in READERS:
-        data = _read_features(source, form, asked)
+        data = read_features(source, form, **asked.sparse._asdict(), require_target=require_target)
     else:
         data = _from_table(read_table(source, **asked.table_options(form)), asked)
     if require_target and data.y is None:
@@ -374,7 +336,7 @@ def _form_of(source: Any, format: str | None) -> str:
     formats = (*READERS, "csv", "tsv", "parquet")
     if format is not None and format not in formats:
         raise ConfigError(f"format: expected one of {', '.join(formats)}, found {format!r}")
-    if isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview)):
+    if is_file(source):
         return format or guess_format(source)
     if format is not None:
         raise ConfigError(f"format: does not apply to {type(source).__name__}, only to files")
@@ -387,147 +349,14 @@ def _form_of(source: Any, format: str | None) -> str:
     return "frame"
 
 
-def guess_format(source: Any) -> str:
-    """Return the format of a file, or of the first file of a directory (see the module).
-
-    Examples
-    --------
-    >>> guess_format(b"1 3:1 9:0.5"), guess_format(b"1 0:3:1"), guess_format(b"user,item")
-    ('libsvm', 'libffm', 'csv')
-    """
-    name, head = head_of(source)
-    if head.startswith(_RECORDIO):
-        return "recordio"
-    if is_parquet("", head):
-        return "parquet"
-    extension = Path(name.lower().removesuffix(".gz")).suffix
-    if extension in EXTENSIONS:
-        return EXTENSIONS[extension]
-    lines = head.decode("latin-1").split("\n")
-    lines = [line.strip() for line in (lines[:-1] or lines)[:_LINES] if line.strip()]
-    for form, pattern in (("libffm", _LIBFFM), ("libsvm", _LIBSVM)):
-        if any(":" in line for line in lines) and all(map(pattern.fullmatch, lines)):
-            return form
-    return "csv"
-
-
-# -- features --------------------------------------------------------------------------------------
-
-
-class _Part(NamedTuple):
-    name: str
-    X: sp.csr_matrix
-    y: np.ndarray | None = None
-    fields: np.ndarray | None = None
-    zero_based: bool | None = None
-
-
-def _libsvm(files: list[tuple[str, Any]], asked: _Asked) -> list[_Part]:
-    from fm.formats.svmlight import read_libsvm
-
-    n, zero_based = asked.sparse
-    if zero_based == "auto":
-        # All files decide together: one of several may happen to lack the first feature.
-        parts = [
-            _Part(name, *read_libsvm(file, zero_based=True, source=name)) for name, file in files
-        ]
-        lowest = [int(part.X.indices.min()) for part in parts if part.X.nnz]
-        zero_based = min(lowest, default=0) == 0
-        first = 0 if zero_based else 1
-        if n is None or all(part.X.shape[1] - first <= n for part in parts):
-            return [part._replace(X=_renumbered(part.X, first, n), zero_based=zero_based)
-                    for part in parts]  # fmt: skip
-    return [
-        _Part(name, *read_libsvm(file, num_features=n, zero_based=zero_based, source=name),
-              zero_based=zero_based)
-        for name, file in files
-    ]  # fmt: skip
-
-
-def _renumbered(X: sp.csr_matrix, first: int, num_features: int | None) -> sp.csr_matrix:
-    """Return X with the column that is called `first` as its first; X is used up."""
-    X.indices -= first
-    width = X.shape[1] - first if num_features is None else num_features
-    return sp.csr_matrix((X.data, X.indices, X.indptr), shape=(X.shape[0], max(width, 0)))
-
-
-def _libffm(files: list[tuple[str, Any]], asked: _Asked) -> list[_Part]:
-    from fm.formats.svmlight import read_libffm
-
-    n = asked.sparse.num_features
-    return [_Part(name, *read_libffm(file, num_features=n, source=name)) for name, file in files]
-
-
-def _recordio(files: list[tuple[str, Any]], asked: _Asked) -> list[_Part]:
-    from fm.formats.recordio import read_csr
-
-    n, labels = asked.sparse.num_features, asked.require_target
-    return [
-        _Part(name, *read_csr(file, num_features=n, source=name, require_label=labels))
-        for name, file in files
-    ]
-
-
-READERS: dict[str, Callable[[list[tuple[str, Any]], _Asked], list[_Part]]] = {
-    "libsvm": _libsvm,
-    "libffm": _libffm,
-    "recordio": _recordio,
-}
-
-
-def _read_features(source: Any, form: str, asked: _Asked) -> Dataset:
-    files: list[tuple[str, Any]]
-    if isinstance(source, (str, os.PathLike)):
-        files, name = [(str(path), path) for path in data_files(source)], os.fspath(source)
-    else:
-        zipped = bytes(source[:2]) == b"\x1f\x8b"
-        files, name = [("data", gunzip(source) if zipped else source)], "data"
-    parts = READERS[form](files, asked)
-    width = asked.sparse.num_features
-    if width is None:
-        width = max(part.X.shape[1] for part in parts)
-    sets = [Dataset.from_arrays(p.X, p.y, num_features=width, source=p.name) for p in parts]
-    fields, field_names = _fields(parts, width)
-    if len(sets) == 1:
-        return dataclasses.replace(
-            sets[0],
-            fields=fields,
-            field_names=field_names,
-            zero_based=parts[0].zero_based,
-            _cache={},
-        )
-    lacking = [part.source for part in sets if part.y is None]
-    if lacking and len(lacking) < len(sets):
-        raise DataError(f"{lacking[0]}: expected targets, as other files have them, found none")
-    X = sp.vstack([part.X for part in sets], format="csr")
-    y = None if lacking else np.concatenate([part.y for part in sets])
-    return Dataset.from_arrays(
-        X, y, source=name, fields=fields, field_names=field_names, zero_based=parts[0].zero_based
-    )
-
-
-def _fields(parts: list[_Part], width: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Return the field of each feature by the first file that says it, and names of the fields."""
-    if any(part.fields is None for part in parts):
-        return None, ()
-    fields = np.full(width, -1, np.int32)
-    for part in reversed(parts):
-        known = np.flatnonzero(part.fields >= 0)
-        fields[known] = part.fields[known]
-    names = [str(i) for i in range(int(fields.max(initial=-1)) + 1)]
-    if (fields < 0).any():  # features that do not occur are a field of their own
-        fields[fields < 0] = len(names)
-        names.append("no field")
-    return fields, tuple(names)
-
-
 # -- tables ----------------------------------------------------------------------------------------
 
 
 def _from_table(
     table: pa.Table, asked: _Asked, given_y: Any = None, given_weight: Any = None
 ) -> Dataset:
-    from fm.encoder import CellTable, Encoder
+    from fm.encoder import Encoder
+    from fm.formats.cells import CellTable
 
     cells, encoder, columns = CellTable(table), asked.encoder, asked.columns
     used: list[str] = []

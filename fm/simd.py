@@ -208,24 +208,44 @@ def vsum(typingctx: Any, x: Any) -> Any:
     return types.float32(x), codegen
 
 
+def _prefetch(builder: Any, pointer: Any) -> None:
+    byte_pointer = ir.IntType(8).as_pointer()
+    read, keep, data = _I32(0), _I32(3), _I32(1)
+    _call(
+        builder,
+        "llvm.prefetch.p0",
+        ir.VoidType(),
+        [byte_pointer, _I32, _I32, _I32],
+        [builder.bitcast(pointer, byte_pointer), read, keep, data],
+    )
+
+
 @intrinsic
 def prefetch(typingctx: Any, array: Any, offset: Any) -> Any:
     """Ask for the cache line of ``array[offset]``; harmless wherever it points."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        byte_pointer = ir.IntType(8).as_pointer()
-        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
-        read, keep, data = _I32(0), _I32(3), _I32(1)
-        _call(
-            builder,
-            "llvm.prefetch.p0",
-            ir.VoidType(),
-            [byte_pointer, _I32, _I32, _I32],
-            [builder.bitcast(pointer, byte_pointer), read, keep, data],
-        )
+        _prefetch(builder, _pointer(context, builder, signature.args[0], args[0], args[1]))
         return context.get_dummy_value()
 
     return types.void(array, types.intp), codegen
+
+
+@intrinsic(prefer_literal=True)
+def prefetch_span(typingctx: Any, array: Any, offset: Any, count: Any) -> Any:
+    """Ask for the cache lines of ``array[offset : offset + count]``; `count` is a constant."""
+    n = _width(count)
+    if n is None:
+        return None
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        first = _pointer(context, builder, signature.args[0], args[0], args[1])
+        line = 64 // (signature.args[0].dtype.bitwidth // 8)
+        for start in range(0, n, line):
+            _prefetch(builder, builder.gep(first, [ir.IntType(64)(start)]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, count), codegen
 
 
 @intrinsic

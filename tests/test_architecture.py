@@ -27,9 +27,12 @@ FLOORS = {
     # 1  data in: bytes <-> arrays, columns <-> CSR, hyperparameters
     "fm.config": 1,
     "fm.dataset": 1,
-    "fm.encoder": 1,
-    "fm.reading": 1,
     "fm.formats": 1,
+    "fm.columns": 1,
+    "fm.choosing": 1,
+    "fm.encoder": 1,
+    "fm.features": 1,
+    "fm.reading": 1,
     "fm.data": 1,
     # 2  the model and its files
     "fm.model": 2,

@@ -18,8 +18,9 @@ import fm.convert
 import fm.evaluate
 import fm.predict
 from fm.builtin_artifact import write_artifact
+from fm.columns import Categorical, Numeric, Vocabulary
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
-from fm.encoder import Categorical, Encoder, Numeric, Vocabulary
+from fm.encoder import Encoder
 from fm.errors import ConfigError, DataError
 from fm.formats import recordio, svmlight
 from fm.model import Model, load

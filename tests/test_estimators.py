@@ -329,7 +329,7 @@ def test_partial_fit_improves(ratings):
         scores.append(model.score(frame, y))
     assert scores[0] < scores[10] < scores[-1]
     assert scores[-1] > 0.7
-    assert model.n_iter_ == 1
+    assert model.n_iter_ == 120  # passes so far
 
 
 def test_partial_fit_goes_on_from_fit(ratings):

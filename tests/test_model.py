@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fm.model
+from fm.columns import Categorical, Vocabulary
 from fm.config import CLASSIFIER, TrainConfig
 from fm.dataset import Dataset
-from fm.encoder import Categorical, Encoder, Vocabulary
+from fm.encoder import Encoder
 from fm.errors import ConfigError, DataError, ModelFileError
 from fm.formats import storage
 from fm.formats.storage import atomic_output

@@ -15,10 +15,11 @@ import scipy.sparse as sp
 from fm.dataset import Dataset
 from fm.encoder import Encoder
 from fm.errors import ConfigError, DataError, UnsupportedFormatError
+from fm.formats.guess import guess_format
 from fm.formats.recordio import write_spmatrix_to_sparse_tensor
 from fm.formats.svmlight import write_libffm, write_libsvm
 from fm.formats.tables import write_table
-from fm.reading import guess_format, read, read_batches
+from fm.reading import read, read_batches
 
 TABLE = {"user": ["ann", "bob", "ann"], "film": [7, 7, 9], "rating": [4.0, 5.0, 1.0]}
 

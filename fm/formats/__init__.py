@@ -1,1 +1,1 @@
-"""File formats: bytes in, arrays out, and back; one module per family of formats."""
+"""File formats: bytes in, arrays or tables out, and back; one module per family of formats."""

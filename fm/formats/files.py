@@ -1,7 +1,8 @@
-"""Bytes of files for the format readers, and the two array helpers these share.
+"""Files and their bytes for the format readers, and the array helpers these share. Floor 1.
 
-Decided here: what counts as a gzip file (its first bytes, not its name), how far it may expand,
-and how unknown bytes are called in a message. Not decided here: what the bytes mean.
+Decided here: which files of a directory are data, what counts as a gzip file (its first bytes, not
+its name), how far it may expand, and how unknown bytes are called in a message. Not decided here:
+what the bytes mean.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -127,6 +130,90 @@ def gunzip(content: bytes, *, source: str = "data", max_bytes: int | None = None
             f"({err}); fetch the file again"
         ) from err
     return result.getvalue()
+
+
+class File(NamedTuple):
+    """A file, or bytes in its place."""
+
+    name: str
+    content: bytes | Path
+
+    def read(self) -> memoryview:
+        """Return the whole content, decompressed."""
+        if isinstance(self.content, Path):
+            return memoryview(read_bytes(self.content))
+        zipped = self.content.startswith(_GZIP)
+        return memoryview(gunzip(self.content, source=self.name) if zipped else self.content)
+
+    @contextmanager
+    def open(self) -> Iterator[Any]:
+        """Open for reading in pieces, decompressed."""
+        try:
+            path = self.content
+            raw = path.open("rb") if isinstance(path, Path) else io.BytesIO(path)
+        except OSError as err:
+            raise DataError(f"{self.name}: cannot be read ({err.strerror}); check it") from err
+        with raw:
+            zipped = raw.read(2) == _GZIP
+            raw.seek(0)
+            try:
+                yield gzip.GzipFile(fileobj=raw) if zipped else raw
+            except (EOFError, gzip.BadGzipFile, zlib.error) as err:
+                raise DataError(
+                    f"{self.name}: the gzip data are damaged or truncated ({err}); fetch the file "
+                    "again"
+                ) from err
+
+    def head(self, size: int = 1 << 18) -> bytes:
+        """Return the first bytes, decompressed."""
+        with self.open() as file:
+            head: bytes = file.read(size)
+        return head
+
+
+def is_file(source: Any) -> bool:
+    """Return whether a source of data is a path or the content of a file."""
+    return isinstance(source, (str, os.PathLike, bytes, bytearray, memoryview))
+
+
+def files_of(source: Any) -> list[File]:
+    """Return the files behind a path, as :func:`data_files` does, or bytes as the only one."""
+    if isinstance(source, (str, os.PathLike)):
+        return [File(str(path), path) for path in data_files(source)]
+    return [File("data", bytes(source))]
+
+
+def data_files(path: str | os.PathLike[str]) -> list[Path]:
+    """Return the files of a directory in the order of their paths, or a file itself.
+
+    Left out are empty files and those whose name, or whose folder's, begins with "." or "_".
+
+    Raises
+    ------
+    DataError
+        If there is no such file, or the directory has no data.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        if not root.exists():
+            raise DataError(f"{root}: no such file or directory; check the path")
+        return [root]
+    files = [
+        file
+        for file in sorted(root.rglob("*"))
+        if not any(part.startswith((".", "_")) for part in file.relative_to(root).parts)
+        and file.is_file()
+        and file.stat().st_size
+    ]
+    if not files:
+        raise DataError(f"{root}: expected data files, found none that is not empty or hidden")
+    return files
+
+
+def head_of(source: Any) -> tuple[str, bytes]:
+    """Return the name and the first bytes, decompressed, of a file or a directory's first file."""
+    file = files_of(source)[0]
+    return file.name, file.head()
 
 
 def content_of(data: Any, source: str | None, default: str) -> tuple[memoryview, str]:

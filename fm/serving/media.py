@@ -1,0 +1,203 @@
+"""Media types: what a request holds, what its answer may be, and the bytes of an answer.
+
+Decided here: which media types there are, how ``Accept`` is understood (RFC 9110, section 12.5.1),
+and the form of an answer in each type, which is that of SageMaker's built-in algorithm. Nothing
+here knows HTTP servers. Floor 4.
+"""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import orjson
+
+from fm.formats.recordio_writer import write_predictions
+
+JSON, JSONLINES, CSV, LIBSVM, RECORDIO = "json", "jsonlines", "csv", "libsvm", "recordio"
+
+# What the types are called; the first name of a format is the one we write.
+REQUEST_TYPES = {
+    "application/json": JSON,
+    "application/jsonlines": JSONLINES,
+    "application/x-jsonlines": JSONLINES,
+    "application/x-ndjson": JSONLINES,
+    "text/csv": CSV,
+    "text/libsvm": LIBSVM,
+    "text/x-libsvm": LIBSVM,
+    "application/x-recordio-protobuf": RECORDIO,
+}
+ANSWER_TYPES = {name: form for name, form in REQUEST_TYPES.items() if form != LIBSVM}
+# Bodies in these encodings are understood; a list, as some codecs of Python take quadratic time.
+_CHARSETS = {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "windows-1252"}
+_SAME_FAMILY = {
+    JSON: "application/json",
+    JSONLINES: "application/jsonlines",
+    CSV: "text/csv",
+    LIBSVM: "text/csv",
+    RECORDIO: "application/json",
+}
+_BLOCK = 8192  # predictions written at a time: a call that holds the interpreter stays short
+
+
+class Refusal(Exception):  # noqa: N818  (an answer, not a fault of ours)
+    """A request that is answered with a status of the 400s.
+
+    Parameters
+    ----------
+    status : int
+        The HTTP status.
+    message : str
+        What is wrong with the request, in one line.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class Content(NamedTuple):
+    """What a request says of its body."""
+
+    form: str  # JSON, JSONLINES, ...
+    charset: str  # of texts; "utf-8" needs no conversion
+
+
+@lru_cache(maxsize=256)
+def content_of_type(header: str | None) -> Content:
+    """Return what a Content-Type header says; without one a body is JSON.
+
+    Raises
+    ------
+    Refusal
+        415, if the type is none that we read.
+
+    Examples
+    --------
+    >>> content_of_type("Application/JSON; charset=UTF-8")
+    Content(form='json', charset='utf-8')
+    """
+    name, parameters = _split(header or "application/json")
+    form = REQUEST_TYPES.get(name)
+    if form is None:
+        raise Refusal(
+            415, f"Content-Type: expected one of {', '.join(REQUEST_TYPES)}, found {name[:80]!r}"
+        )
+    charset = parameters.get("charset", "utf-8").strip("\"'").lower()
+    if charset not in _CHARSETS and form != RECORDIO:
+        raise Refusal(415, f"Content-Type: expected charset=utf-8, found {charset[:40]!r}")
+    return Content(form, "utf-8" if charset in ("utf8", "us-ascii", "ascii") else charset)
+
+
+@lru_cache(maxsize=256)
+def answer_type(accept: str | None, form: str, default: str | None, batch: bool) -> str:
+    """Return the media type of the answer.
+
+    Parameters
+    ----------
+    accept : str or None
+        The Accept header.
+    form : str
+        The format of the request. An answer is of its family where the client leaves the choice.
+    default : str or None
+        The media type to answer where the client leaves the choice.
+    batch : bool
+        Whether this is a batch transform, whose answers are joined: JSON Lines for RecordIO.
+
+    Raises
+    ------
+    Refusal
+        406, if we cannot write what the client accepts.
+
+    Examples
+    --------
+    >>> answer_type("text/csv;q=0.5, application/jsonlines; verbose=true", "json", None, False)
+    'application/jsonlines'
+    >>> answer_type(None, "recordio", None, True)
+    'application/jsonlines'
+    """
+    ours = default or (_SAME_FAMILY[JSONLINES if batch and form == RECORDIO else form])
+    if accept is None or not accept.strip():
+        return ours
+    ranges = [_range(part) for part in accept.split(",") if part.strip()]
+    best, chosen = (0.0, 0), None
+    for name in dict.fromkeys([ours, *ANSWER_TYPES]):
+        family = name.partition("/")[0] + "/*"
+        for detail, pattern in ((2, name), (1, family), (0, "*/*")):
+            weights = [weight for found, weight in ranges if found == pattern]
+            if weights:  # the most specific range that fits counts
+                rank = max(weights), detail
+                if rank > best and rank[0] > 0:
+                    best, chosen = rank, name
+                break
+    if chosen is None:
+        raise Refusal(
+            406, f"Accept: expected one of {', '.join(ANSWER_TYPES)}, found {accept[:80]!r}"
+        )
+    return chosen
+
+
+def _split(header: str) -> tuple[str, dict[str, str]]:
+    name, *parts = header.split(";")
+    pairs = (part.partition("=") for part in parts)
+    return name.strip().lower(), {key.strip().lower(): value.strip() for key, _, value in pairs}
+
+
+def _range(text: str) -> tuple[str, float]:
+    """Return a media range and its weight; a weight that is no number from 0 to 1 counts as 0."""
+    name, parameters = _split(text)
+    try:
+        weight = float(parameters.get("q", "1"))
+    except ValueError:
+        weight = 0.0
+    return name, weight if 0 <= weight <= 1 else 0.0
+
+
+def answer(media_type: str, scores: np.ndarray, labels: np.ndarray | None) -> bytes:
+    r"""Return predictions as the bytes of a media type, in their order.
+
+    Parameters
+    ----------
+    media_type : str
+        One of ANSWER_TYPES.
+    scores : ndarray of float32, shape (num_rows,)
+        Probabilities of label 1, or the predictions of a regressor; finite.
+    labels : ndarray, shape (num_rows,), or None
+        Labels 0 and 1; None for a regressor.
+
+    Examples
+    --------
+    >>> answer("application/jsonlines", np.float32([0.5]), np.float32([1]))
+    b'{"score":0.5,"predicted_label":1.0}\n'
+    """
+    form = ANSWER_TYPES[media_type]
+    if form == RECORDIO:
+        file = io.BytesIO()
+        write_predictions(file, scores, labels)
+        return file.getvalue()
+    blocks = (
+        (scores[i : i + _BLOCK].tolist(), None if labels is None else labels[i : i + _BLOCK])
+        for i in range(0, len(scores), _BLOCK)
+    )
+    if form == CSV:
+        lines = []
+        for block, marks in blocks:
+            rows = block if marks is None else zip(block, marks.tolist(), strict=True)
+            lines.append(orjson.dumps(list(rows))[1:-1])
+        if labels is None:
+            return b"".join(line.replace(b",", b"\n") + b"\n" for line in lines)
+        return b"".join(line[1:-1].replace(b"],[", b"\n") + b"\n" for line in lines)
+    objects = []
+    for block, marks in blocks:
+        if marks is None:
+            rows = [{"score": score} for score in block]
+        else:
+            pairs = zip(block, marks.tolist(), strict=True)
+            rows = [{"score": score, "predicted_label": label} for score, label in pairs]
+        objects.append(orjson.dumps(rows)[1:-1])
+    if form == JSONLINES:
+        return b"".join(part.replace(b"},{", b"}\n{") + b"\n" for part in objects)
+    return b'{"predictions":[' + b",".join(objects) + b"]}"

@@ -1,0 +1,179 @@
+"""Models by name: what a SageMaker multi-model endpoint loads, lists and unloads. Floor 4.
+
+Decided here: which paths may be opened (those under one directory), how much memory models may
+take, and that a process that takes the place of one that died knows the same models. Models are
+held by one process, so the list of them is never out of step with what it holds.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from fm.errors import ConfigError, FMError
+from fm.formats.storage import atomic_output
+from fm.model import Model, load
+from fm.serving.media import Refusal
+
+MAX_NAME = 1024
+_SHARE = 0.7  # of the memory there is
+
+
+class _Entry(NamedTuple):
+    url: str
+    size: int  # bytes of memory
+    model: Model
+
+
+class ModelStore:
+    """Models that are loaded and unloaded while the server runs.
+
+    Parameters
+    ----------
+    root : path
+        The directory that every model is in.
+    max_bytes : int, optional
+        The memory that all models together may take; the default is 70% of what there is.
+    warm_up : callable, optional
+        Called with each model before it counts as loaded; raises an FMError if it cannot serve.
+    record : path, optional
+        A file that keeps the names and paths, for a process that takes the place of this one.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        warm_up: Callable[[Model], None] = lambda model: None,
+        record: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.root = Path(os.path.realpath(root))
+        if not self.root.is_dir():
+            raise ConfigError(f"{root}: expected a directory that models are loaded from")
+        self.max_bytes = int(_SHARE * memory()) if max_bytes is None else max_bytes
+        self._warm_up = warm_up
+        self._record = None if record is None else Path(record)
+        self._lock = threading.RLock()
+        self._entries: dict[str, _Entry] = {}
+
+    def restore(self) -> None:
+        """Load the models that the record lists; those that cannot be loaded any more are left."""
+        if self._record is None or not self._record.exists():
+            return
+        for name, url in orjson.loads(self._record.read_bytes()).items():
+            try:
+                self.load(name, url)
+            except Refusal:
+                continue
+
+    def load(self, name: Any, url: Any) -> None:
+        """Load a model under a name.
+
+        Raises
+        ------
+        Refusal
+            400 (name or model cannot be used), 404 (no such path), 409 (the name is taken) or 507
+            (not enough memory).
+        """
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:
+            raise Refusal(400, f"model_name: expected a text of at most {MAX_NAME} characters")
+        path = self._path(url)
+        with self._lock:
+            if name in self._entries:
+                raise Refusal(409, f"model {name!r} is loaded already")
+            used = sum(entry.size for entry in self._entries.values())
+            if used + _size_on_disk(path) > self.max_bytes:
+                raise self._full(used)
+            try:
+                model = load(path)
+                self._warm_up(model)
+            except FMError as err:
+                raise Refusal(400, f"model {name!r} cannot be loaded: {err}") from None
+            except MemoryError:
+                raise self._full(used) from None
+            size = model.V.nbytes + 3 * model.w.nbytes  # and two vectors made for scoring
+            if used + size > self.max_bytes:
+                raise self._full(used)
+            self._entries[name] = _Entry(url, size, model)
+            self._keep()
+
+    def unload(self, name: str) -> None:
+        """Forget a model; 404 if there is none of this name. Requests in flight are answered."""
+        with self._lock:
+            self._entry(name)
+            del self._entries[name]
+            self._keep()
+
+    def get(self, name: str) -> Model:
+        """Return the model of a name; 404 if there is none."""
+        return self._entry(name).model
+
+    def describe(self, name: str) -> dict[str, str]:
+        """Return name and path as the platform spells them; 404 if there is none."""
+        return {"modelName": name, "modelUrl": self._entry(name).url}
+
+    def names(self) -> list[str]:
+        """Return the names of all models, in the order they were loaded."""
+        return list(self._entries)
+
+    def _entry(self, name: str) -> _Entry:
+        entry = self._entries.get(name)
+        if entry is None:
+            raise Refusal(404, f"model {name[:80]!r} is not loaded")
+        return entry
+
+    def _path(self, url: Any) -> Path:
+        if not isinstance(url, str) or not url or "\0" in url:
+            raise Refusal(400, "url: expected the path of a model")
+        path = Path(os.path.realpath(self.root / url))
+        if not path.is_relative_to(self.root) or path == self.root:
+            raise Refusal(400, f"url: expected a path inside {self.root}, found {url[:200]!r}")
+        if not path.exists():
+            raise Refusal(404, f"url: {url[:200]!r} does not exist")
+        return path
+
+    def _full(self, used: int) -> Refusal:
+        return Refusal(
+            507,
+            f"not enough memory: models take {used} of {self.max_bytes} bytes; unload one first",
+        )
+
+    def _keep(self) -> None:
+        if self._record is not None:
+            urls = {name: entry.url for name, entry in self._entries.items()}
+            with atomic_output(self._record) as file:
+                file.write(orjson.dumps(urls))
+
+
+def _size_on_disk(path: Path) -> int:
+    """Return the bytes of a model file, or of the largest file of a directory."""
+    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+    return max((file.stat().st_size for file in files), default=0)
+
+
+def memory() -> int:
+    """Return the bytes of memory this process may use: of the machine, or of its container."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limits.append(int(Path("/sys/fs/cgroup", name).read_text()))
+        except (OSError, ValueError):  # there is no such file, or it says "max"
+            continue
+    return min(limits)
+
+
+def cores() -> int:
+    """Return how many processors this process may use: of the machine, or of its container."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, min(count, -(-int(quota) // int(period))))
+    except (OSError, ValueError):
+        return count

@@ -1,0 +1,69 @@
+"""What a fresh process pays: the import, the first fit, and a cache that has no place."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fm
+
+ROOT = Path(fm.__file__).parents[1]
+
+FIRST_FIT = """
+import resource
+import numpy as np
+import fm
+data = fm.Dataset.from_arrays(np.eye(4), [1.0, 2.0, 3.0, 4.0])
+model = fm.fit(data, fm.TrainConfig(num_factors=8, epochs=2))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_utime, model.w0)
+"""
+
+
+def fresh(code, tmp_path, **env):
+    """Run code in a new interpreter without HOME or a compiler cache."""
+    gone = ("HOME", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME")
+    inherited = {name: value for name, value in os.environ.items() if name not in gone}
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**inherited, "PYTHONPATH": str(ROOT), **env},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.split()
+
+
+def test_importing_fm_takes_next_to_no_time(tmp_path):
+    code = "import time; t = time.process_time(); import fm; print(time.process_time() - t)"
+    assert float(fresh(code, tmp_path)[0]) < 0.3
+
+
+def test_the_first_fit_of_a_machine_is_quick(tmp_path):
+    """Imports, compilation and all, with an empty cache: 1 s of CPU here, with room for others."""
+    seconds, _ = fresh(FIRST_FIT, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    assert float(seconds) < 2.5
+
+
+def test_a_read_only_installation_trains(tmp_path):
+    """Where numba finds no directory for its cache it raises when a kernel is declared."""
+    shutil.copytree(ROOT / "fm", tmp_path / "fm", ignore=shutil.ignore_patterns("__pycache__"))
+    no_locator = """
+import sys
+sys.dont_write_bytecode = True
+import numba.core.caching as caching
+caching.CacheImpl._locator_classes = []
+import numba
+try:
+    numba.njit(cache=True)(lambda: 0)
+except RuntimeError as err:
+    assert "no locator available" in str(err)
+else:
+    raise SystemExit("the cache has found a place after all")
+"""
+    _, w0 = fresh(no_locator + FIRST_FIT, tmp_path, PYTHONPATH=str(tmp_path))
+    assert float(w0) == pytest.approx(2.5, abs=0.01)
+    assert not list((tmp_path / "fm").rglob("*.nb[ci]"))
