@@ -18,7 +18,9 @@ from fm.model import load
 from fm.options import (
     Parser,
     add_data_options,
+    check_output,
     data_options,
+    naming,
     open_output,
     output_ending,
     positive,
@@ -51,6 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; see ``fm convert --help``."""
     args = _parser().parse_args(argv)
     form = args.to or _format_of(args.output)
+    inputs = {"the input": args.input, "the encoder": args.encoder}
+    check_output("OUTPUT", args.output, inputs)
+    if args.save_encoder is not None:
+        check_output("--save-encoder", args.save_encoder, {**inputs, "OUTPUT": args.output})
     convert = (
         _convert_model if form in MODELS else _convert_table if form in TABLES else _convert_rows
     )
@@ -96,12 +102,13 @@ def _format_of(path: str) -> str:
 
 def _convert_model(args: argparse.Namespace, form: str) -> str:
     model = load(args.input)
-    if form == "safetensors":
-        model.save(args.output)
-    else:
-        if model.encoder is not None:
-            log.warning("the built-in's artefact has no place for the encoder: it stays behind")
-        write_artifact(model, args.output)
+    if form == "builtin" and model.encoder is not None:
+        log.warning("the built-in's artefact has no place for the encoder: it stays behind")
+    with naming(args.output):
+        if form == "builtin":
+            write_artifact(model, args.output)
+        else:
+            model.save(args.output)
     return repr(model)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fm.encoder import Encoder
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Rows of features, with targets and weights where there are any.
 
@@ -101,6 +101,11 @@ class Dataset:
                 "expected a number >= 0"
             )
         return cls(X, y, weight, source=source, **more)
+
+    def __repr__(self) -> str:
+        parts = [f"{self.num_rows:,} rows x {self.num_features:,} features"]
+        parts += [name for name in ("y", "weight", "encoder") if getattr(self, name) is not None]
+        return f"Dataset({self.source}: {', '.join(parts)})"
 
     @property
     def num_rows(self) -> int:

@@ -9,6 +9,7 @@ questions: ratings of people whose other ratings are known, and all ratings of p
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from fm.config import TrainConfig
 from fm.fitting import Epoch, fit
 from fm.metrics import regression_metrics
 from fm.model import Model
+from fm.options import command
 from fm.train import interruptible
 
 if TYPE_CHECKING:
@@ -87,10 +89,11 @@ def main() -> int:
         _say(_as_text(lines, split))
         with_ids, with_answers = models.values()
         _say(_recommendations(table, split, with_ids, with_answers))
+    train = shlex.join(command("train"))
     _say(
         f"\n{time.perf_counter() - begun:.1f} s. Data: FiveThirtyEight (fivethirtyeight/data, "
         "food-world-cup), CC BY 4.0, tidied.\n"
-        "Now your own data: python -m fm.train ratings.csv (python -m fm.train --help)"
+        f"Now your own data: {train} ratings.csv ({train} --help)"
     )
     return 0
 

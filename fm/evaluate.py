@@ -13,7 +13,7 @@ from fm.dataset import Dataset
 from fm.errors import DataError
 from fm.metrics import constant_baseline, metrics_of
 from fm.model import Model, load
-from fm.options import Parser, add_data_options, data_options, run
+from fm.options import Parser, add_data_options, check_encoder, data_options, run
 
 EXAMPLES = """\
   fm evaluate model/ test.csv --target rating
@@ -39,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_data_options(parser, columns=False)
     args = parser.parse_args(argv)
     source: Any = sys.stdin.buffer.read() if args.input == "-" else args.input
-    result = evaluate(load(args.model), source, **data_options(args))
+    model, options = load(args.model), data_options(args)
+    check_encoder(args.model, model.encoder, source, options.get("format"))
+    result = evaluate(model, source, **options)
     if args.json:
         text = orjson.dumps(result, option=orjson.OPT_INDENT_2).decode()
     else:
@@ -67,7 +69,7 @@ def evaluate(model: Model, source: Any, **options: Any) -> dict[str, Any]:
     Raises
     ------
     DataError
-        If rows have no target, or a classifier's is not 0 or 1.
+        If rows have no target, a classifier's is not 0 or 1, or all weights are 0.
 
     Examples
     --------
@@ -89,6 +91,8 @@ def evaluate(model: Model, source: Any, **options: Any) -> dict[str, Any]:
         first += rows.num_rows
     y = np.concatenate(targets)
     weight = np.concatenate(weights) if weights else None
+    if weight is not None and not weight.any():
+        raise DataError(f"{rows.source}: expected a weight above 0, found all of them 0")
     task = model.config.predictor_type
     return {
         "rows": first,
@@ -114,7 +118,7 @@ def _targets(model: Model, rows: Dataset, first: int) -> np.ndarray:
 def _as_text(result: dict[str, Any]) -> str:
     metrics, baseline = result["metrics"], result["baseline"]
     lines = [
-        f"{result['predictor_type']}, {result['rows']} rows",
+        f"{result['predictor_type']}, {result['rows']:,} rows",
         " " * 10 + "".join(f"{name:>12}" for name in metrics),
         "model     " + "".join(f"{value:12.6f}" for value in metrics.values()),
         "constant  " + "".join(f"{value:12.6f}" for value in baseline.values()),

@@ -138,6 +138,15 @@ def fit(
     [5.0, 1.0, 4.0, 2.0]
     """
     given = config or TrainConfig()
+    for value, name, kind in (
+        (data, "data", Dataset), (given, "config", TrainConfig), (validation, "validation", Dataset)
+    ):  # fmt: skip
+        if value is not None and not isinstance(value, kind):
+            made = "fm.read(...)" if kind is Dataset else "fm.TrainConfig(...)"
+            raise ConfigError(
+                f"{name}: expected a {kind.__name__}, found {type(value).__name__}; make one with "
+                f"{made}"
+            )
     data = _widened(data, given.feature_dim)
     _check_targets(data, given)
     config = _suited(given, data)
@@ -262,6 +271,9 @@ class _Trainer:
             self.held_out, rows = np.sort(mixed[:count]), np.sort(mixed[count:])
         self.rows = rows
         self.weight = None if data.weight is None else plain(data.weight)
+        # A loss a million times that of predicting 0: nothing to wait for the infinite.
+        moment = float(np.mean(np.square(_targets(data), dtype=np.float64)))
+        self.absurd = 1e6 * max(moment if config.predictor_type == REGRESSOR else 1.0, 1e-6)
         self.metric = config.metric
         if self.metric == "auto":
             self.metric = "rmse" if config.predictor_type == REGRESSOR else "log_loss"
@@ -323,6 +335,8 @@ class _Trainer:
                     order[:count] = self.rows
                     shuffle(order, count, _seed(config.seed, state.epoch))
                 loss = step(order, margins, bar)
+                if loss > self.absurd:
+                    raise self._diverged(state, f"the loss is {loss:.3g}")
                 seconds = timer() - begun
                 epoch = self._judge(state, loss, seconds, margins, order[:count])
                 self.within_epoch = False
@@ -473,8 +487,10 @@ class _Trainer:
         entries = max(1, int(self.data.X.nnz) // max(1, self.data.num_rows))
         return max(1024, (1 << 29) // (entries * padded))
 
-    def _diverged(self, state: TrainState) -> DivergenceError:
-        """Return the error for a loss that is not finite, naming the likely cause."""
+    def _diverged(
+        self, state: TrainState, what: str = "the loss is no longer a finite number"
+    ) -> DivergenceError:
+        """Return the error for a loss that has blown up, naming the likely cause."""
         X = self.data.X
         cause = ""
         if X.nnz:
@@ -493,8 +509,7 @@ class _Trainer:
             )
             cause = f"likely cause: the step size ({rates}); divide the learning rates by 10"
         return DivergenceError(
-            f"{self.data.source}: training diverged in epoch {state.epoch + 1} (the loss is no "
-            f"longer a finite number); {cause}"
+            f"{self.data.source}: training diverged in epoch {state.epoch + 1} ({what}); {cause}"
         )
 
     # --- after the last epoch ---------------------------------------------------------------------

@@ -1,26 +1,35 @@
 """What the command lines share: options that describe the data, and how a program ends.
 
 Floor 4. Decided here: names and meaning of the options that say how a file is read, how outputs
-are opened, the form of messages, and exit codes: 0 done, 2 wrong use, data or model (one line on
-standard error), 130 interrupted, 141 nobody reads our output any more (as `head` leaves a pipe).
+are opened, the form of messages (advice in them names options, not arguments of Python), and exit
+codes: 0 done, 2 wrong use, data or model (one line on standard error), 130 interrupted, 141 nobody
+reads our output any more (as `head` leaves a pipe).
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import errno
 import gzip
 import logging
 import os
+import re
+import shlex
+import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
+from fm.config import parameters
 from fm.errors import ConfigError, FMError
 from fm.formats.storage import atomic_output
+
+if TYPE_CHECKING:
+    from fm.encoder import Encoder
 
 EXIT_WRONG = 2
 EXIT_INTERRUPTED = 130
@@ -97,14 +106,19 @@ def add_data_options(
     )
     if target:
         group = parser.add_argument_group("what is predicted")
-        group.add_argument("--target", metavar="NAME", help="column with the target")
+        group.add_argument(
+            "--target",
+            metavar="NAME",
+            help="column with the target; not given: rating, label, target, y or click",
+        )
         group.add_argument("--weight", metavar="NAME", help="column with the weight of each row")
     if not columns:
         return
     group = parser.add_argument_group(
         "columns",
-        "Lists are separated by commas, or the option is repeated. If no column is named, all but "
-        "target and weight are used: decimal numbers as numeric, the others as categorical.",
+        "Lists are separated by commas, or the option is repeated. If no column is named,\n"
+        "all but target and weight are used: decimal numbers as numeric, lists as multi,\n"
+        "the others as categorical.",
     )
     for kind, text in _COLUMN_KINDS.items():
         group.add_argument(
@@ -180,6 +194,52 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
+_SWITCHES = ("header", "zero_based", "standardize")
+_ARGUMENTS = (*_SINGLE, *_COLUMN_KINDS, *_SWITCHES, "encoder", *(p.name for p in parameters()))
+_ADVICE = re.compile(
+    r"(\b(?:and|give|in|name|or|pass|say|use|where|with) |\()"
+    rf"({'|'.join(_ARGUMENTS)})=(\[.*?\]|'.*?'|[\w.]*)"
+)
+
+
+def as_options(text: str) -> str:
+    """Return a message whose advice names options where it named arguments of Python.
+
+    Examples
+    --------
+    >>> as_options("no column is called y; say which is the target with target=")
+    'no column is called y; say which is the target with --target'
+    >>> as_options("leave it out with ignore=['when'], or pass header=False")
+    'leave it out with --ignore when, or pass --no-header'
+    """
+    return _ADVICE.sub(_option, text)
+
+
+def _option(found: re.Match[str]) -> str:
+    before, name, value = found.groups()
+    dashed = name.replace("_", "-")
+    if name in _SWITCHES and value in ("True", "False"):
+        return f"{before}--{'' if value == 'True' else 'no-'}{dashed}"
+    inner = value.strip("['\"]")
+    if inner.strip("."):  # else it stands for any value
+        inner = shlex.quote(inner)
+    return f"{before}--{dashed} {inner}".rstrip()
+
+
+def command(verb: str) -> list[str]:
+    """Return the words that run a verb from where the user is, as the user runs this program."""
+    script = Path(sys.argv[0])
+    if script.name == "fm" and shutil.which("fm") == str(script.absolute()):
+        return ["fm", verb]
+    python = Path(sys.executable)
+    name = str(python)
+    if shutil.which(python.name) == name:
+        name = python.name
+    elif python.is_relative_to(Path.cwd()):
+        name = str(python.relative_to(Path.cwd()))
+    return [name, "-m", f"fm.{verb}"]
+
+
 def names(text: str) -> list[str]:
     """Return a comma-separated list of names; a name with a comma goes in double quotes.
 
@@ -207,6 +267,82 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def check_output(option: str, path: str, inputs: Mapping[str, Any]) -> None:
+    """Refuse, before hours of work, a place for output that is an input or cannot be written.
+
+    Parameters
+    ----------
+    option : str
+        What asks for the output, such as ``"--output"``.
+    path : str
+        A file, which may be there, or a directory; directories are made later.
+    inputs : mapping of str to path
+        What each is for, and where it is; other things than paths are left alone.
+
+    Raises
+    ------
+    ConfigError
+    """
+    output = Path(path).absolute()
+    for name, source in inputs.items():
+        if isinstance(source, str) and not output.is_dir() and _same_file(path, source):
+            raise ConfigError(f"{option}: {path} is the file of {name}; name another")
+    if output.exists() and not output.is_dir():
+        output = output.parent
+    while not output.exists():
+        output = output.parent
+    if not output.is_dir() or not os.access(output, os.W_OK):
+        raise ConfigError(f"{option}: {output} is no directory that can be written to")
+
+
+def _same_file(a: str, b: str) -> bool:
+    if os.path.realpath(a) == os.path.realpath(b):
+        return True
+    return os.path.isfile(a) and os.path.isfile(b) and os.path.samefile(a, b)
+
+
+def check_encoder(model: str, encoder: Encoder | None, source: Any, format: str | None) -> None:
+    """Refuse a table for a model that knows features by their numbers only.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model's file.
+    encoder : Encoder or None
+        That of the model.
+    source : path or bytes
+    format : str or None
+        That of the source, if it was named.
+
+    Raises
+    ------
+    ConfigError
+    """
+    from fm.features import READERS
+    from fm.formats.guess import guess_format
+
+    if encoder is not None:
+        return
+    form = format or guess_format(source)
+    if form not in READERS:
+        name = source if isinstance(source, str) else "the input"
+        raise ConfigError(
+            f"{name}: expected {', '.join(READERS)}, because {model} was trained on numbered "
+            f"features and knows no columns, found a table ({form})"
+        )
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Name the output in the error of a full disk, which the operating system does not."""
+    try:
+        yield
+    except OSError as err:
+        if err.filename is None and err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(err.errno, err.strerror, path) from err
+        raise
+
+
 @contextmanager
 def open_output(path: str | None) -> Iterator[BinaryIO]:
     """Open what is written to: standard output (None), or a file that appears when it is complete.
@@ -216,7 +352,7 @@ def open_output(path: str | None) -> Iterator[BinaryIO]:
     if path is None:
         yield sys.stdout.buffer
         return
-    with atomic_output(path) as file:
+    with naming(path), atomic_output(path) as file:
         if not path.lower().endswith(".gz"):
             yield file
             return
@@ -254,7 +390,7 @@ def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_CLOSED_PIPE
     except FMError as err:
-        _say(f"error: {err}")
+        _say(f"error: {as_options(str(err))}")
     except OSError as err:
         _say(f"error: {err.filename or 'input or output'}: {err.strerror or err}")
     except MemoryError:
@@ -288,8 +424,8 @@ def _messages() -> Iterator[None]:
 class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        _say(level + record.getMessage())
+        _say(level + as_options(record.getMessage()))
 
 
 def _show_warning(message: Warning | str, *_: Any) -> None:
-    _say(f"warning: {message}")
+    _say(f"warning: {as_options(str(message))}")

@@ -16,7 +16,16 @@ from fm.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.losses import LOSSES
 from fm.model import Model, load
-from fm.options import Parser, add_data_options, data_options, open_output, output_ending, run
+from fm.options import (
+    Parser,
+    add_data_options,
+    check_encoder,
+    check_output,
+    data_options,
+    open_output,
+    output_ending,
+    run,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     model = load(args.model)
     kinds = _kinds(args, model)
+    if args.output is not None:
+        check_output("--output", args.output, {"the model": args.model, "the input": args.input})
     form = _output_format(args)
     if form == "txt" and (args.append or len(kinds) > 1):
         raise ConfigError("txt holds one number a line; use --output-format csv, jsonl or parquet")
@@ -47,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if form == "recordio" and model.is_classifier:
         kinds = ["probability", "label"]
     source: Any = sys.stdin.buffer.read() if args.input == "-" else args.input
-    parts = _batches(model, source, data_options(args), args.append)
+    options = data_options(args)
+    check_encoder(args.model, model.encoder, source, options.get("format"))
+    parts = _batches(model, source, options, args.append)
     if sys.stderr.isatty() and not (args.output is None and sys.stdout.isatty()):
         parts = _with_progress(parts)
     with open_output(args.output) as file:

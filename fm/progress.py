@@ -9,6 +9,12 @@ from typing import Any
 
 logger = logging.getLogger("fm")
 
+# What matters stands to the left: on a narrow terminal first the bar shrinks, then the end is cut.
+_FORM = (
+    "{desc}: {percentage:3.0f}%{postfix} |{bar}| {remaining} left, {rate_fmt}, "
+    "{n_fmt}/{total_fmt} rows"
+)
+
 
 class Progress:
     """A bar over epochs (and rows within a long epoch), or log lines.
@@ -31,6 +37,7 @@ class Progress:
         self._bar: Any = None
         self._epochs = epochs
         self._rows = rows
+        self._best = ""
         if show:
             from tqdm import tqdm
 
@@ -38,8 +45,9 @@ class Progress:
                 total=epochs * rows,
                 initial=first * rows,
                 desc="training",
-                unit="row",
+                unit=" rows",
                 unit_scale=True,
+                bar_format=_FORM,
                 dynamic_ncols=True,
                 mininterval=0.2,
                 file=sys.stderr,
@@ -51,12 +59,34 @@ class Progress:
             self._bar.update(count)
 
     def epoch(self, number: int, values: dict[str, float], best: bool, seconds: float) -> None:
-        """Note the end of an epoch (from 0) and its metrics."""
-        text = "  ".join(f"{name} {value:.5f}" for name, value in values.items())
+        """Note the end of an epoch (from 0) and its metrics.
+
+        Parameters
+        ----------
+        number : int
+        values : dict of str to float
+            The loss of the training rows, then the metrics of the validation data; the bar has
+            room for the first two.
+        best : bool
+            Whether no earlier epoch was better on the validation data.
+        seconds : float
+            Duration of the epoch.
+        """
         if self._bar is not None:
-            self._bar.set_description(f"epoch {number + 1}/{self._epochs}", refresh=False)
-            self._bar.set_postfix_str(text + (" *" if best else ""), refresh=False)
-        logger.info("epoch %d  %s%s  (%.3g s)", number + 1, text, " *" if best else "", seconds)
+            if best:
+                self._best = f", best {number + 1}"
+            text = ", ".join(f"{name} {value:.4f}" for name, value in list(values.items())[:2])
+            self._bar.set_description_str(f"epoch {number + 1}/{self._epochs}", refresh=False)
+            self._bar.set_postfix_str(text + self._best, refresh=False)
+        logger.info(
+            "epoch %d of %d: %s (%s, %s rows/s)%s",
+            number + 1,
+            self._epochs,
+            ", ".join(f"{name} {value:.5f}" for name, value in values.items()),
+            _duration(seconds),
+            _rounded(self._rows / max(seconds, 1e-9)),
+            ", best so far" if best else "",
+        )
 
     def close(self) -> None:
         """End the display; what was reached stays on the screen."""
@@ -67,3 +97,28 @@ class Progress:
 def timer() -> float:
     """Return seconds on a clock that only runs forward."""
     return time.perf_counter()
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration in a unit that suits it.
+
+    Examples
+    --------
+    >>> _duration(0.01234), _duration(72.6)
+    ('12.3 ms', '72.6 s')
+    """
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:,.1f} s"
+
+
+def _rounded(count: float) -> str:
+    """Return three digits of a large number.
+
+    Examples
+    --------
+    >>> _rounded(5_432_100), _rounded(87_654), _rounded(99)
+    ('5.43M', '87.7k', '99')
+    """
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{letter}"
+    return f"{count:.3g}"

@@ -302,7 +302,8 @@ class _Asked(NamedTuple):
             options["format"] = form
         refs = [ref for ref in (self.columns.target, self.columns.weight) if ref is not None]
         by_name = not any(isinstance(ref, int) for ref in refs)
-        if self.encoder is not None and by_name and (not self.require_target or refs):
+        named = self.columns.target is not None
+        if self.encoder is not None and by_name and (named or not self.require_target):
             options["columns"] = list(dict.fromkeys([*encoded, *refs]))  # no need to read others
         return options
 

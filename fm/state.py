@@ -351,6 +351,10 @@ def load_checkpoint(path: Path, config: TrainConfig, fingerprint: str) -> TrainS
             source=os.fspath(path),
         )  # fmt: skip
         meta = from_json(about["state"], "state", os.fspath(path))
+        if meta["fingerprint"] != fingerprint:
+            raise ModelFileError(
+                f"{path}: the checkpoint was written for other training data; {advice}"
+            )
         essence = _essence(config)
         differ = sorted(
             name
@@ -363,10 +367,6 @@ def load_checkpoint(path: Path, config: TrainConfig, fingerprint: str) -> TrainS
                 f"{path}: the checkpoint was written with other hyperparameters "
                 f"({', '.join(differ)}; {name}: {meta['config'].get(name)} there, "
                 f"{essence.get(name)} here); {advice}"
-            )
-        if meta["fingerprint"] != fingerprint:
-            raise ModelFileError(
-                f"{path}: the checkpoint was written for other training data; {advice}"
             )
         state = TrainState(config, int(meta["num_features"]))
         for name in _PROGRESS:

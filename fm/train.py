@@ -25,11 +25,21 @@ import orjson
 
 from fm.config import CLASSIFIER, RECIPES, REGRESSOR, Parameter, TrainConfig, parameters
 from fm.dataset import Dataset
-from fm.errors import ConfigError
+from fm.errors import DataError
 from fm.fitting import fit
-from fm.metrics import log_odds, metrics_of
+from fm.metrics import is_better, log_odds, metrics_of
 from fm.model import FILE_NAME, Model, load
-from fm.options import EXIT_INTERRUPTED, Parser, add_data_options, data_options, run
+from fm.options import (
+    EXIT_INTERRUPTED,
+    Parser,
+    add_data_options,
+    check_encoder,
+    check_output,
+    command,
+    data_options,
+    naming,
+    run,
+)
 
 EXAMPLES = """\
   fm train                                        the embedded demo: who likes which cuisine
@@ -45,6 +55,7 @@ _TASK_OF_METRIC = {"rmse": REGRESSOR, "mae": REGRESSOR} | dict.fromkeys(
     ("log_loss", "accuracy", "f1", "auc"), CLASSIFIER
 )
 _MOST_FIELDS = 12  # that are shown
+_WORSE = 1.2  # times the error of the training mean is no accident of the rows held out
 
 log = logging.getLogger("fm")
 
@@ -64,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(args: argparse.Namespace) -> int:
     init = None if args.init is None else load(args.init)
     config = _config(args, init)
-    _check_output(args)
+    _check_outputs(args)
     say = _silent if args.quiet or args.json else _say
     with interruptible() as interrupted:
         data, test, validation = _read(args, config, init)
@@ -73,6 +84,8 @@ def _train(args: argparse.Namespace) -> int:
         report = _report_of_data(data, config)
         for name, text in _texts_of_data(data, config, report):
             say(name, text)
+        if args.resume and not os.path.exists(args.checkpoint):
+            log.info("%s: no checkpoint yet; training starts at epoch 1", args.checkpoint)
         begun = time.perf_counter()
         model = fit(
             data,
@@ -84,10 +97,14 @@ def _train(args: argparse.Namespace) -> int:
             progress=False if args.quiet else None,
         )
         report["seconds"] = time.perf_counter() - begun
-        path = model.save(args.output)
+        with naming(args.output):
+            path = model.save(args.output)
+    _warn_of_a_useless_model(model, report["baseline"])
     report |= {"model": str(path), "metrics": model.metrics, "history": model.history}
     report |= {"config": model.config.to_dict(), "interrupted": interrupted.is_set}
     say("trained", _text_of_training(model, args.validation, report["seconds"]))
+    if interrupted.is_set and args.checkpoint is not None:
+        say("resume", _text_of_checkpoint(args.checkpoint))
     if test is not None:
         report["test"] = _measured(model, data, test)
         for name, values in report["test"].items():
@@ -240,20 +257,14 @@ def _config(args: argparse.Namespace, init: Model | None) -> TrainConfig:
     return TrainConfig.from_strings(values)
 
 
-def _check_output(args: argparse.Namespace) -> None:
-    """Refuse, before hours of training, a place where the model could not be saved."""
-    output = Path(args.output).absolute()
-    for name in ("data", "test", "validation"):
-        source = getattr(args, name)
-        if source is not None and output.is_file() and os.path.exists(source):
-            if output.samefile(source):
-                raise ConfigError(f"--output: {args.output} is the file of {name}; name another")
-    if output.is_file():
-        output = output.parent
-    while not output.exists():
-        output = output.parent
-    if not output.is_dir() or not os.access(output, os.W_OK):
-        raise ConfigError(f"--output: {output} is no directory that can be written to")
+def _check_outputs(args: argparse.Namespace) -> None:
+    inputs = {name: getattr(args, name) for name in ("data", "test", "validation")}
+    check_output("--output", args.output, inputs)  # may be the model of --init: a new version
+    if args.checkpoint is not None:
+        output = Path(args.output)
+        output = output / FILE_NAME if output.is_dir() else output
+        inputs |= {"init": args.init, "output": str(output)}
+        check_output("--checkpoint", args.checkpoint, inputs)
 
 
 # -- data ------------------------------------------------------------------------------------------
@@ -263,12 +274,18 @@ def _read(
     args: argparse.Namespace, config: TrainConfig, init: Model | None
 ) -> tuple[Dataset, Dataset | None, Dataset | None]:
     """Return the rows of training, test and validation, all with the features of the first."""
+    from fm.features import READERS
+    from fm.formats.guess import guess_format
     from fm.reading import read
 
     options = data_options(args)
+    form = options.get("format")
     first = dict(options)
     if init is not None:
-        first = {**init.reading_options(args.data, options.get("format")), **options}
+        check_encoder(args.init, init.encoder, args.data, form)
+        first = {**init.reading_options(args.data, form), **options}
+    elif config.feature_dim is not None and (form or guess_format(args.data)) in READERS:
+        first["num_features"] = config.feature_dim
     data = read(args.data, require_target=True, **first)
     same = ("format", "delimiter", "header", "target", "weight")
     further: dict[str, Any] = {name: options[name] for name in same if name in options}
@@ -282,6 +299,9 @@ def _read(
         None if path is None else read(path, require_target=True, **further)
         for path in (args.test, args.validation)
     )
+    for rows in (data, test, validation):
+        if rows is not None and rows.weight is not None and not rows.weight.any():
+            raise DataError(f"{rows.source}: expected a weight above 0, found all of them 0")
     return data, test, validation
 
 
@@ -342,6 +362,20 @@ def _measured(model: Model, training: Dataset, test: Dataset) -> dict[str, Any]:
     }
 
 
+def _warn_of_a_useless_model(model: Model, baseline: dict[str, float]) -> None:
+    """Say so if the model is clearly worse than the training mean (metrics of two sets of rows)."""
+    name, loss = ("log_loss", 1.0) if model.is_classifier else ("mse", 2.0)  # it is (y - s)^2 / 2
+    error = model.metrics.get(name, loss * model.metrics.get("loss", 0.0))
+    if error > _WORSE * baseline[name] > 0:
+        log.warning(
+            "the model is worse than always answering the training mean (%s %.5g, not %.5g): lower "
+            "the learning rates, scale numeric columns (--standardize), or train for more epochs",
+            name,
+            error,
+            baseline[name],
+        )
+
+
 # -- what is shown ---------------------------------------------------------------------------------
 
 _WHAT = {"metrics": "(the model)", "baseline": "(always the training mean)"}
@@ -363,7 +397,10 @@ def _texts_of_data(
     about = report["data"]
     yield "data", f"{data.source}: {data.num_rows:,} rows, {data.num_features:,} features"
     if about["fields"]:
-        shown = [f"{name} {size:,}" for name, size in about["fields"].items()]
+        columns = () if data.encoder is None else data.encoder.columns
+        kinds = {column.name: f" ({column.kind})" for column in columns}
+        kinds = {name: kind for name, kind in kinds.items() if kind != " (categorical)"}
+        shown = [f"{name} {size:,}{kinds.get(name, '')}" for name, size in about["fields"].items()]
         more = len(shown) - _MOST_FIELDS
         yield "fields", ", ".join(shown[:_MOST_FIELDS]) + (f" and {more} more" if more > 0 else "")
     if config.predictor_type == REGRESSOR:
@@ -388,14 +425,39 @@ def _text_of_training(model: Model, validation: str | None, seconds: float) -> s
     loss = metrics.pop("loss", float("nan"))
     if not metrics:
         return f"{done} epochs {time_text}: loss {loss:.5f} on the training rows; no row held out"
-    text = f"{done} epochs {time_text}; best {kept}: {_text_of(metrics)} on "
-    text += "held-out rows" if validation is None else validation
-    return text + (f"; then {kept} epochs on all rows" if again else "")
+    where = "held-out rows" if validation is None else validation
+    if model.config.patience:
+        text = f"{done} epochs {time_text}; best {kept}: {_text_of(metrics)} on {where}"
+        return text + (f"; then {kept} epochs on all rows" if again else "")
+    text = f"{done} epochs {time_text}; last {kept}: {_text_of(metrics)} on {where}"
+    best = _best_epoch(model)
+    if best["epoch"] + 1 == kept:
+        return text
+    values = _text_of({name: best[name] for name in metrics})
+    return f"{text}; best {best['epoch'] + 1}: {values}, not kept because patience is 0"
+
+
+def _best_epoch(model: Model) -> dict[str, Any]:
+    """Return the entry of the history that early stopping would have kept."""
+    metric = model.config.metric
+    if metric == "auto":
+        metric = "log_loss" if model.is_classifier else "rmse"
+    best = model.history[0]
+    for entry in model.history[1:]:
+        if is_better(metric, entry[metric], best[metric]):
+            best = entry
+    return best
+
+
+def _text_of_checkpoint(path: str) -> str:
+    if os.path.exists(path):
+        return f"the same command with --resume goes on from {path}"
+    return f"{path} was not written yet (it is every half a minute): --resume would start afresh"
 
 
 def _next_command(args: argparse.Namespace, path: Path) -> str:
     """Return a command that uses the model, ready to run."""
-    words = ["python", "-m", "fm.predict", str(path), args.test or args.data]
+    words = [*command("predict"), str(path), args.test or args.data]
     for name in ("format", "delimiter"):
         if getattr(args, name) is not None:
             words += [f"--{name}", getattr(args, name)]

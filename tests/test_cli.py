@@ -24,7 +24,7 @@ from fm.encoder import Encoder
 from fm.errors import ConfigError, DataError
 from fm.formats import recordio, svmlight
 from fm.model import Model, load
-from fm.options import EXIT_CLOSED_PIPE, Parser, add_data_options, data_options, run
+from fm.options import EXIT_CLOSED_PIPE, Parser, add_data_options, command, data_options, run
 
 TASKS = (REGRESSOR, CLASSIFIER)
 ROWS = [("ann", "Alien", "30"), ("bob", "Brazil", "41.5"), ("eve", "", "")]
@@ -253,6 +253,7 @@ def test_predict_complains(files, task, fails):
     fails("txt holds one number", "predict", model, table, "--append")
     fails("recordio holds what the built-in", "predict", model, table, "--append",
           "--output-format", "recordio")  # fmt: skip
+    fails(r"t\.csv: expected libsvm.*found a table", "predict", files / "s.safetensors", table)
     fails("input has no columns", "predict", files / "s.safetensors", files / "t.libsvm",
           "--append", "-o", files / "o.csv")  # fmt: skip
     fails("fm predict: error: .*required: INPUT .see fm predict --help", "predict", model)
@@ -488,6 +489,60 @@ def test_data_options_are_keywords_of_read():
     assert found.keys() <= inspect.signature(read).parameters.keys()
     with pytest.raises(ConfigError, match="--names: .*found --header too"):
         options("--names", "a", "--header")
+
+
+def test_help_names_the_columns_that_are_targets_by_default(capsys):
+    from fm.reading import TARGETS
+
+    assert start("evaluate", "--help") == 0
+    *others, last = TARGETS
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"not given: {', '.join(others)} or {last}" in text
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("say which is the target with target=; x", "say which is the target with --target; x"),
+        ("x, say target= to choose", "x, say --target to choose"),
+        ("x; leave it out with ignore=['a b'], or", "x; leave it out with --ignore 'a b', or"),
+        ("with categorical=[...] and numeric=[...]", "with --categorical ... and --numeric ..."),
+        ("pass header=True or header=False", "pass --header or --no-header"),
+        ("x (standardize=True) or divide it", "x (--standardize) or divide it"),
+        ("name its column with target=...", "name its column with --target ..."),
+        ("use predictor_type=regressor", "use --predictor-type regressor"),
+        ("cause: weight=3 is not scaled", "cause: weight=3 is not scaled"),
+        ("say encoding='latin-1'", "say encoding='latin-1'"),  # is no option
+    ],
+)
+def test_advice_in_messages_names_options(capsys, said, shown):
+    def main(argv):
+        raise DataError(said)
+
+    assert run(main) == 2
+    assert capsys.readouterr().err == f"fm: error: {shown}\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "python", "words"),
+    [
+        ("{bin}/fm", "{bin}/python3", "fm predict"),
+        ("x.py", "{bin}/python3", "python3 -m fm.predict"),
+        ("x.py", "{here}/.venv/bin/python", ".venv/bin/python -m fm.predict"),
+        ("x.py", "/opt/a/bin/python", "/opt/a/bin/python -m fm.predict"),
+    ],
+)
+def test_the_command_that_is_suggested_can_be_typed(tmp_path, monkeypatch, script, python, words):
+    places = {"bin": tmp_path / "bin", "here": tmp_path / "here"}
+    for folder in places.values():
+        folder.mkdir()
+    for name in ("fm", "python3"):
+        (tmp_path / "bin" / name).touch(mode=0o755)
+    monkeypatch.chdir(places["here"])
+    monkeypatch.setenv("PATH", str(places["bin"]))
+    monkeypatch.setattr(sys, "argv", [script.format(**places)])
+    monkeypatch.setattr(sys, "executable", python.format(**places))
+    assert " ".join(command("predict")) == words
 
 
 def test_lists_do_not_leak_from_one_call_to_the_next():

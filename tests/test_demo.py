@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from importlib.resources import files
@@ -13,6 +14,7 @@ import pytest
 import fm.cli
 import fm.demo
 from fm.demo import load_survey, split_rows
+from fm.options import command
 
 ROOT = Path(__file__).parents[1]
 ROW = re.compile(r"^(\S.*?)  +(\d\.\d{4})[* ] +(\d\.\d{4})[* ] +(\d+\.\d\d)$", re.M)
@@ -68,6 +70,8 @@ def test_progress_data_and_licence_are_shown(shown):
     assert shown.count("  epoch   1  validation rmse ") == 2
     assert "Data: FiveThirtyEight (fivethirtyeight/data, food-world-cup), CC BY 4.0" in shown
     assert float(re.search(r"^([\d.]+) s\. Data", shown, re.M)[1]) < 30
+    train = re.escape(shlex.join(command("train")))
+    assert re.search(rf"Now your own data: {train} ratings\.csv \({train} --help\)$", shown)
 
 
 def test_recommendations_for_a_known_person_are_cuisines_without_a_rating(shown):

@@ -81,8 +81,8 @@ def test_a_run_in_a_process_of_its_own_reports_saves_and_says_how_to_go_on(desk)
     baseline = float(re.search(r"^ +rmse ([\d.]+) .*training mean", out, re.M)[1])
     assert rmse < 0.75 * baseline
     following = shlex.split(shown["next"])
-    assert following[:3] == ["python", "-m", "fm.predict"]
-    done = subprocess.run([sys.executable, *following[1:]], capture_output=True, check=True)
+    assert following[1:3] == ["-m", "fm.predict"]
+    done = subprocess.run(following, capture_output=True, check=True)
     assert len(done.stdout.splitlines()) == 301
     assert leftovers(desk) == {"m.safetensors"}
 
@@ -298,13 +298,14 @@ def test_quiet_says_nothing(desk, capsys):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
-def test_on_a_terminal_there_is_a_bar_and_no_line_per_epoch(desk):
+@pytest.mark.parametrize("columns", [80, 200])
+def test_on_a_terminal_there_is_a_bar_and_no_line_per_epoch(desk, columns):
     import fcntl
     import struct
     import termios
 
     ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, 120, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
     process = subprocess.Popen(
         [sys.executable, "-m", "fm.train", "train.csv", "--epochs", "4"],
         stdout=subprocess.DEVNULL,
@@ -319,9 +320,52 @@ def test_on_a_terminal_there_is_a_bar_and_no_line_per_epoch(desk):
         pass
     os.close(ours)
     assert process.wait(timeout=60) == 0
-    assert b"epoch 4/4: 100%" in shown
+    assert re.search(rb"epoch 4/4: 100%, loss \d\.\d{4}, rmse \d\.\d{4}, best \d \|", shown)
+    assert re.search(rb"left, [\d.]+[kMG]? rows/s", shown)
     assert b"fm: epoch" not in shown
     assert b"training again on all 1200 rows" in shown
+    lines = re.split(r"[\r\n]+", shown.decode())
+    assert max(len(line) for line in lines if "rows/s" in line) < columns
+
+
+def test_a_line_of_the_log_tells_loss_metrics_duration_and_speed(desk, capsys):
+    assert train("train.csv", "--epochs", "3") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "rmse" in line]
+    form = r"fm: epoch (\d) of 3: loss [\d.]+, rmse [\d.]+, mse [\d.]+, mae [\d.]+ "
+    form += r"\([\d.]+ m?s, [\d.]+[kMG]? rows/s\)(, best so far)?"
+    assert [re.fullmatch(form, line)[1] for line in lines] == ["1", "2", "3"]
+
+
+def test_kinds_of_columns_are_shown_where_they_are_not_categorical(desk, capsys):
+    (desk / "kinds.csv").write_text("who,tags,age,rating\n" + "ann,a|b,1.5,3\nbob,,2.5,4\n" * 9)
+    assert train("kinds.csv", "--categorical", "who", "--multi", "tags", "--numeric", "age") == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^fields    who 3, tags 3 \(multi\), age 2 \(numeric\)$", shown, re.M)
+
+
+def test_without_patience_the_last_epoch_is_kept_and_the_best_is_told(desk, capsys):
+    endless = ("--epochs", "60", "--patience", "0", "--validation-fraction", "0.3")
+    assert train("train.csv", *endless, "--optimizer", "adam", "--factors-wd", "0") == 0
+    shown = re.search(
+        r"; last 60: rmse ([\d.]+) .* on held-out rows; best (\d+): rmse ([\d.]+) .*, not kept",
+        capsys.readouterr().out,
+    )
+    assert float(shown[3]) < float(shown[1]) and int(shown[2]) < 60
+    errors = [epoch["rmse"] for epoch in load("model.safetensors").history]
+    assert int(shown[2]) == 1 + int(np.argmin(errors))
+
+
+@pytest.mark.parametrize("more", [(), ("--validation", "test.csv")])
+def test_a_model_worse_than_the_mean_is_pointed_out(desk, capsys, more):
+    rows = [f"{i + 1},{i % 5}" for i in range(40)]
+    for name in ("steep.csv", "test.csv"):
+        (desk / name).write_text("x,rating\n" + "\n".join(rows))
+    rates = ("--linear-lr", "3", "--factors-lr", "0.1", "--optimizer", "adam")
+    assert train("steep.csv", "--numeric", "x", *rates, "--quiet", "--epochs", "3", *more) == 0
+    said = capsys.readouterr().err
+    assert "fm: warning: the model is worse than always answering the training mean (mse " in said
+    assert train("train.csv", "--quiet") == 0
+    assert "worse" not in capsys.readouterr().err
 
 
 # -- how it ends -----------------------------------------------------------------------------------
@@ -341,6 +385,27 @@ def test_a_signal_ends_the_training_and_the_best_so_far_is_saved(desk, number):
     assert "saved     m.safetensors" in out
     assert np.isfinite(load("m.safetensors").scores(read("train.csv"))).all()
     assert leftovers(desk) == {"m.safetensors"}
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_after_an_interruption_it_is_said_whether_there_is_a_checkpoint(
+    desk, capsys, monkeypatch, written
+):
+    def epoch(self, *_):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    if written:
+        assert train("train.csv", "--epochs", "2", "--checkpoint", "c", "--quiet") == 0
+    monkeypatch.setattr("fm.fitting.Progress.rows" if not written else "fm.fitting.Progress.epoch",
+                        epoch)  # fmt: skip
+    argv = ("train.csv", "--epochs", "9", "--checkpoint", "c", "--resume")
+    assert train(*argv) == EXIT_INTERRUPTED
+    shown, said = capsys.readouterr()
+    if written:
+        assert "resume    the same command with --resume goes on from c\n" in shown
+    else:
+        assert "resume    c was not written yet (it is every half a minute): --resume " in shown
+    assert ("fm: c: no checkpoint yet; training starts at epoch 1\n" in said) is not written
 
 
 def test_handlers_of_signals_are_put_back(desk):

@@ -234,6 +234,8 @@ def _bad_encoding(name: str, encoding: str) -> DataError:
 
 
 def _cells(lines: Iterable[str], delimiter: str, strict: bool = False) -> Iterator[list[str]]:
+    # A history of ids may well be longer than the 131,072 characters that Python allows a cell.
+    csv.field_size_limit(max(csv.field_size_limit(), 1 << 28))
     if delimiter == "::":
         lines = (line.replace("::", _ONE_BYTE) for line in lines)
         return csv.reader(lines, delimiter=_ONE_BYTE, quoting=csv.QUOTE_NONE)
