@@ -15,6 +15,7 @@ VERBS = {
     "train": "learn a model from a file, and save it",
     "predict": "predict each row of a file",
     "evaluate": "measure a model on a file with targets",
+    "serve": "answer HTTP requests with predictions",
     "convert": "turn a data file or a model into another format",
 }
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _help() -> str:
     verbs = "".join(f"  {verb:10}{text}\n" for verb, text in VERBS.items())
     return (
-        "usage: fm VERB ...\n\nFactorization machines: train, predict, evaluate.\n\n"
+        "usage: fm VERB ...\n\nFactorization machines.\n\n"
         f"verbs:\n{verbs}\n"
         "fm VERB --help tells more and shows examples; python -m fm.VERB does the same.\n"
         "fm --version shows the version.\n"

@@ -50,6 +50,8 @@ FLOORS = {
     "fm.predict": 4,
     "fm.evaluate": 4,
     "fm.convert": 4,
+    "fm.serve": 4,
+    "fm.serving": 4,
     "fm.demo": 4,
     "fm.estimators": 4,
     # 5  SageMaker and Docker
@@ -61,6 +63,8 @@ THIRD_PARTY = {
     **dict.fromkeys(FLOORS, {"numpy", "scipy", "orjson"}),
     **dict.fromkeys(COMPILED, {"numpy", "numba", "llvmlite"}),
     "fm.estimators": {"numpy", "scipy", "sklearn"},
+    "fm.serve": {"orjson", "flask", "werkzeug"},
+    "fm.serving.server": {"orjson", "flask", "gunicorn"},
     "container": {"numpy", "scipy", "orjson", "flask", "gunicorn"},
 }
 

@@ -123,20 +123,20 @@ class _Batch:
         """Add an instance in any of the three forms of JSON."""
         if type(instance) is not dict:
             raise self.wrong(f"expected an object, found {_shown(instance)}")
-        features = instance.get("features")
-        data = instance.get("data")
-        if features is None and type(data) is dict:
-            features = data.get("features")
-        elif features is not None and data is not None:
+        features = None if "features" in self.columns else instance.get("features")
+        data = None if "data" in self.columns else instance.get("data")
+        if features is not None and data is not None:
             raise self.wrong("expected features or data, found both")
-        if type(features) is dict and "features" not in self.columns:
+        if type(data) is dict:
+            features = data.get("features")
+        if type(features) is list:
+            self.add_dense(features)
+        elif type(features) is dict:
             keys, values = features.get("keys"), features.get("values")
             if keys is None and values is not None:
                 self.add_dense(values)
             else:
                 self.add_sparse(keys, values)
-        elif type(features) is list and "features" not in self.columns:
-            self.add_dense(features)
         elif self.columns:
             self.add_named(instance)
         else:
@@ -178,7 +178,9 @@ class _Batch:
             )
         if not _NUMBERS.issuperset(map(type, values)):
             raise self._no_number(values)
-        row = self._float32(values)
+        row = _as_float32(values)
+        if not np.isfinite(row).all():
+            raise self._too_large(values[int(np.argmax(~np.isfinite(row)))])
         stored = np.flatnonzero(row).astype(np.int32)
         self.dense.append((stored, row[stored]))
         self.count += 1
@@ -191,25 +193,27 @@ class _Batch:
 
     def rows(self, form: str) -> Rows:
         """Return what was collected."""
-        if self.count == 1:
+        if self.count == 1 and not self.done:
             return Rows(None, self._only_row(), form)
-        self._end_run()
+        self.end_run()
         if not self.done:
             return Rows(sp.csr_matrix((0, self.limit), dtype=np.float32), None, form)
         X = self.done[0] if len(self.done) == 1 else sp.vstack(self.done, format="csr")
         return Rows(X, None, form)
 
-    def wrong(self, problem: str) -> Refusal:
-        return Refusal(400, f"instance {self.count + 1}: {problem}")
+    def wrong(self, problem: str, number: int | None = None) -> Refusal:
+        """Return the complaint about an instance; by default about the one to be added."""
+        return Refusal(400, f"instance {number or self.count + 1}: {problem}")
 
     # -- a run of rows of one kind ---------------------------------------------------------------
 
     def _continue(self, kind: str) -> None:
         if kind != self.kind:
-            self._end_run()
-            self._start_run(kind)
+            self.end_run()
+            self.kind = kind
 
-    def _end_run(self) -> None:
+    def end_run(self) -> None:
+        """Make a matrix of the rows that are in lists; it takes a tenth of the memory."""
         if self.named:
             self.done.append(self._encode(self.named))
         elif self.dense:
@@ -218,14 +222,13 @@ class _Batch:
             self.done.append(self._csr(lengths, *parts))
         elif self.lengths:
             indices = np.array(self.keys, np.int32)
-            with np.errstate(over="ignore"):  # reported by the check of the matrix
-                values = np.array(self.values, np.float64).astype(np.float32)
+            values = _as_float32(self.values)
             if not np.isfinite(values).all():
                 at = int(np.argmax(~np.isfinite(values)))
-                self.count = self.first + int(np.searchsorted(np.cumsum(self.lengths), at, "right"))
-                self.count -= 1
-                raise self._too_large(self.values[at])
+                row = int(np.searchsorted(np.cumsum(self.lengths), at, "right"))
+                raise self._too_large(self.values[at], self.first + row)
             self.done.append(self._csr(self.lengths, indices, values))
+        self._start_run("")
 
     def _csr(self, lengths: list[int], indices: np.ndarray, values: np.ndarray) -> sp.csr_matrix:
         indptr = np.zeros(len(lengths) + 1, np.int32 if indices.size < 2**31 else np.int64)
@@ -258,15 +261,13 @@ class _Batch:
         bad = next(value for value in values if type(value) not in _NUMBERS)
         return self.wrong(f"expected numbers as values, found {_shown(bad)}")
 
-    def _float32(self, values: list[float]) -> np.ndarray:
-        with np.errstate(over="ignore"):  # reported here
-            row = np.array(values, np.float64).astype(np.float32)
-        if not np.isfinite(row).all():
-            raise self._too_large(values[int(np.argmax(~np.isfinite(row)))])
-        return row
+    def _too_large(self, value: Any, number: int | None = None) -> Refusal:
+        return self.wrong(f"expected values up to {_LARGEST:.3g}, found {_shown(value)}", number)
 
-    def _too_large(self, value: Any) -> Refusal:
-        return self.wrong(f"expected values up to {_LARGEST:.3g}, found {_shown(value)}")
+
+def _as_float32(values: list[float]) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what becomes infinite is reported by the caller
+        return np.array(values, np.float64).astype(np.float32)
 
 
 def _first_row(X: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
@@ -335,6 +336,7 @@ def _in_pieces(body: bytes, model: Model) -> Rows | None:
             return None
         for instance in instances:
             batch.add(instance)
+        batch.end_run()
         at = end if cut is None else cut.end()
     return batch.rows(JSON)
 
@@ -484,10 +486,11 @@ def predictions(model: Model, rows: Rows) -> tuple[np.ndarray, np.ndarray | None
         400, if a prediction is not a finite number.
     """
     try:
-        if rows.one is not None:
-            raw = np.array([model.score_row(*rows.one)], np.float32)
-        else:
-            raw = model.scores(rows.X, engine="scipy")
+        with np.errstate(over="ignore", invalid="ignore"):  # reported below
+            if rows.one is not None:
+                raw = np.array([model.score_row(*rows.one)], np.float32)
+            else:
+                raw = model.scores(rows.X, engine="scipy")
     except DataError as err:
         raise _renumbered(err, 1) from None
     if not np.isfinite(raw).all():

@@ -18,6 +18,7 @@ import orjson
 from fm.errors import ConfigError, FMError
 from fm.formats.storage import atomic_output
 from fm.model import Model, load
+from fm.serving.limits import memory
 from fm.serving.media import Refusal
 
 MAX_NAME = 1024
@@ -71,6 +72,11 @@ class ModelStore:
                 self.load(name, url)
             except Refusal:
                 continue
+
+    def close(self) -> None:
+        """Remove the record."""
+        if self._record is not None:
+            self._record.unlink(missing_ok=True)
 
     def load(self, name: Any, url: Any) -> None:
         """Load a model under a name.
@@ -155,25 +161,3 @@ def _size_on_disk(path: Path) -> int:
     """Return the bytes of a model file, or of the largest file of a directory."""
     files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
     return max((file.stat().st_size for file in files), default=0)
-
-
-def memory() -> int:
-    """Return the bytes of memory this process may use: of the machine, or of its container."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            limits.append(int(Path("/sys/fs/cgroup", name).read_text()))
-        except (OSError, ValueError):  # there is no such file, or it says "max"
-            continue
-    return min(limits)
-
-
-def cores() -> int:
-    """Return how many processors this process may use: of the machine, or of its container."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    count = len(affinity(0)) if affinity else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(count, -(-int(quota) // int(period))))
-    except (OSError, ValueError):
-        return count

@@ -1,0 +1,116 @@
+"""What the user asked for: hyperparameters.json -> TrainConfig, and options for reading tables.
+
+Decided here: that the task must be named, and which options of ``fm train`` besides hyperparameters
+a job may set. Every problem is reported at once. Not decided here: what hyperparameters there are,
+and how the strings of the various SDKs are read (``fm.config``). Floor 5.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fm.config import CLASSIFIER, REGRESSOR, Parameter, TrainConfig
+from fm.errors import ConfigError
+from fm.options import data_options, names
+
+_LISTS = ("categorical", "numeric", "multi", "history", "ignore", "names")
+_KINDS: dict[type, tuple[str, ...]] = {
+    str: (*_LISTS, "target", "weight", "separator", "delimiter"),
+    bool: ("header", "zero_based", "standardize"),
+    int: ("min_count", "hash_dim"),
+}
+# How a channel is read: these mean what they mean to `fm train`; lists are separated by commas.
+DATA_OPTIONS = {
+    name: Parameter(name, kind, None, "", "", low=1 if kind is int else None)
+    for kind, group in _KINDS.items()
+    for name in group
+}
+
+
+class Hyperparameters(NamedTuple):
+    """What a job was told.
+
+    Attributes
+    ----------
+    config : TrainConfig
+        How to train.
+    reading : dict
+        Keyword arguments of :func:`fm.read`.
+    """
+
+    config: TrainConfig
+    reading: dict[str, Any]
+
+
+def parse(given: Mapping[str, Any]) -> Hyperparameters:
+    """Return the hyperparameters of a job.
+
+    Parameters
+    ----------
+    given : mapping of str to str
+        As in hyperparameters.json.
+
+    Raises
+    ------
+    ConfigError
+        One error that names everything that is wrong.
+
+    Examples
+    --------
+    >>> asked = parse({"predictor_type": "regressor", "epochs": "3", "categorical": "user,film"})
+    >>> asked.config.epochs, asked.reading
+    (3, {'categorical': ['user', 'film']})
+    """
+    problems = []
+    if _missing(given.get("predictor_type")):
+        problems.append(
+            f"predictor_type: missing required hyperparameter; set {REGRESSOR} or {CLASSIFIER}"
+        )
+    config, reading = TrainConfig(), {}
+    try:
+        config = TrainConfig.from_strings(
+            {name: value for name, value in given.items() if name not in DATA_OPTIONS}
+        )
+    except ConfigError as err:
+        problems.append(str(err))
+    values: dict[str, Any] = {}
+    for name in (name for name in DATA_OPTIONS if name in given):
+        try:
+            values[name] = None if _missing(given[name]) else _option(name, given[name])
+        except (ConfigError, argparse.ArgumentTypeError) as err:
+            problems.append(str(err) if str(err).startswith(name) else f"{name}: {err}")
+    try:
+        reading = data_options(argparse.Namespace(**values))
+    except ConfigError as err:
+        problems.append(str(err).replace("--", ""))
+    if problems:
+        raise ConfigError("; ".join(problems))
+    return Hyperparameters(config, reading)
+
+
+def wrong_names(given: Mapping[str, Any]) -> list[str]:
+    """Return the names of the hyperparameters that are wrong, for where the reasons have no room.
+
+    Examples
+    --------
+    >>> wrong_names({"predictor_type": "regressor", "epochs": "0", "k": "8"})
+    ['epochs', 'k']
+    """
+    found = [] if not _missing(given.get("predictor_type")) else ["predictor_type"]
+    for name, value in given.items():
+        try:
+            parse({"predictor_type": REGRESSOR, name: value})
+        except ConfigError:
+            found.append(name)
+    return list(dict.fromkeys(found))
+
+
+def _option(name: str, value: Any) -> Any:
+    parsed = DATA_OPTIONS[name].parse(value)
+    return names(parsed) if name in _LISTS else parsed
+
+
+def _missing(value: Any) -> bool:
+    return value is None or isinstance(value, str) and value.strip() in ("", '""', "None", "null")

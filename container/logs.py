@@ -1,0 +1,317 @@
+"""What a training job writes to its log: the lines of the built-in algorithm, in its spelling.
+
+SageMaker finds metrics in a log by regular expressions. Those of the built-in algorithm match these
+lines, so its tuning jobs and dashboards go on working; for an image of one's own the expressions
+must be handed over, and :data:`METRIC_DEFINITIONS` is what to hand over.
+
+Decided here: names, order and punctuation of the lines (those of published logs of the built-in),
+and what is measured on training rows: their scores before the step they cause, as the built-in
+does. Lines about the validation channel are ours. Not decided here: how rows are scored. Floor 5.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+from fm.dataset import Dataset, blocks
+from fm.losses import LOSSES
+
+if TYPE_CHECKING:
+    from fm.fitting import Epoch
+
+# metric of fm.metrics -> its name in the log, and the name that users give it
+_RMSE, _MSE = ("rmse <loss>", "rmse"), ("mse <loss>", "mse")
+_MAE = ("absolute_loss <loss>", "absolute_loss")
+_ACCURACY = ("binary_classification_accuracy <score>", "binary_classification_accuracy")
+_ENTROPY = ("binary_classification_cross_entropy <loss>", "binary_classification_cross_entropy")
+_F1, _AUC = ("binary_f_1.000 <score>", "binary_f_beta"), ("roc_auc <score>", "roc_auc")
+NAMES: dict[str, dict[str, tuple[str, str]]] = {
+    REGRESSOR: {"rmse": _RMSE, "mse": _MSE, "mae": _MAE},
+    CLASSIFIER: {"accuracy": _ACCURACY, "log_loss": _ENTROPY, "f1": _F1},
+}
+_VALIDATION = {**NAMES, CLASSIFIER: {**NAMES[CLASSIFIER], "auc": _AUC}}
+
+
+def _definitions() -> list[dict[str, str]]:
+    host, value = r"#quality_metric: host=\S+, ", r"=(\S+)"
+    found = {}
+    for names in _VALIDATION.values():
+        for shown, name in names.values():
+            shown = shown.replace("1.000", r"\S+")
+            if name != "roc_auc":
+                found[f"test:{name}"] = f"{host}test {shown}{value}"
+                found[f"train:{name}"] = rf"{host}epoch=\S+, batch=\S+ train {shown}{value}"
+                found[f"train:{name}:epoch"] = rf"{host}epoch=\S+, train {shown}{value}"
+            found[f"validation:{name}"] = f"{host}validation {shown}{value}"
+            found[f"validation:{name}:epoch"] = rf"{host}epoch=\S+, validation {shown}{value}"
+    found["train:progress"] = r"#progress_metric: host=\S+, completed (\S+) %"
+    found["train:throughput"] = (
+        r"#throughput_metric: host=\S+, train throughput=(\S+) records/second"
+    )
+    return [{"Name": name, "Regex": regex} for name, regex in found.items()]
+
+
+#: The metrics of a job, as ``metric_definitions`` of an Estimator or a tuner takes them.
+METRIC_DEFINITIONS = _definitions()
+
+log = logging.getLogger("fm.container")
+
+
+# -- lines -----------------------------------------------------------------------------------------
+
+
+def start_logging(stream: IO[str] | None = None) -> None:
+    """Send what fm says to a stream (standard output); every line is flushed."""
+    handler = logging.StreamHandler(stream or sys.stdout)
+    handler.setFormatter(_Formatter())
+    # The progress of epochs is told by the lines of this module.
+    handler.addFilter(lambda record: record.module != "progress")
+    logger = logging.getLogger("fm")
+    logger.setLevel(logging.INFO)
+    logger.handlers = [handler]
+    logger.propagate = False
+
+
+class _Formatter(logging.Formatter):
+    """``[04/21/2023 14:26:45 INFO 139893122135872] text``; lines marked as bare are text alone."""
+
+    def __init__(self) -> None:
+        super().__init__("[%(asctime)s %(levelname)s %(thread)d] %(message)s", "%m/%d/%Y %H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        if getattr(record, "bare", False):
+            return record.getMessage()
+        return super().format(record)
+
+
+def bare(text: str) -> None:
+    """Write a line without date and level."""
+    log.info("%s", text, extra={"bare": True})
+
+
+# -- what is measured ------------------------------------------------------------------------------
+
+
+def sums(task: str, scores: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    """Return sums over rows, from which :func:`measured` makes metrics; those of parts add up.
+
+    Parameters
+    ----------
+    task : str
+        REGRESSOR or CLASSIFIER.
+    scores, y : ndarray, shape (rows,)
+        Raw scores and targets.
+    weight : ndarray, shape (rows,), optional
+        Of each row.
+
+    Returns
+    -------
+    ndarray of float64, shape (5,)
+        Weight; then squared and absolute error, or log loss, hits, both 1, either 1 counted twice.
+    """
+    total = np.zeros(5)
+    parts = (blocks(scores, np.float64), blocks(y, np.float64))
+    weights = None if weight is None else blocks(weight, np.float64)
+    for z, t in zip(*parts, strict=True):
+        if task == REGRESSOR:
+            error = z - t
+            terms = [np.ones(z.size), error * error, np.abs(error)]
+        else:
+            one, guess = t > 0.5, z >= 0
+            loss = LOSSES[CLASSIFIER].value(z, t)
+            terms = [np.ones(z.size), loss, one == guess, one & guess, one + guess.astype(int)]
+        if weights is not None:
+            w = next(weights)
+            terms = [w * term for term in terms]
+        # np.sum, not a dot product: BLAS would sum in an order that the number of cores decides.
+        total[: len(terms)] += [np.sum(term, dtype=np.float64) for term in terms]
+    return total
+
+
+def measured(task: str, total: np.ndarray) -> dict[str, float]:
+    """Return the metrics that sums over rows amount to, as :mod:`fm.metrics` calls them.
+
+    Examples
+    --------
+    >>> measured(REGRESSOR, sums(REGRESSOR, np.array([1.0, 3.0]), np.array([1.0, 1.0]), None))
+    {'rmse': 1.4142135623730951, 'mse': 2.0, 'mae': 1.0}
+    """
+    count, first, second, both, either = total.tolist()
+    if task == REGRESSOR:
+        mse = first / count
+        return {"rmse": mse**0.5, "mse": mse, "mae": second / count}
+    f1 = 2 * both / either if either else 0.0
+    return {"accuracy": second / count, "log_loss": first / count, "f1": f1}
+
+
+# -- the log of a training -------------------------------------------------------------------------
+
+
+class TrainingLog:
+    """The lines of one job; an object of it is a callback of :func:`fm.fit`.
+
+    Parameters
+    ----------
+    host : str
+        The host's name.
+    config : TrainConfig
+        With epochs, task and the two numbers about batches.
+    data : Dataset
+        The training rows.
+    """
+
+    def __init__(self, host: str, config: TrainConfig, data: Dataset) -> None:
+        assert data.y is not None
+        self.host, self.config, self.data = host, config, data
+        self.task = config.predictor_type
+        self._y, self._weight = data.y, data.weight
+        self._begun = self._since = time.time()
+        self._records = self._batches = self._epochs = self._first_training = 0
+        self._progress = 0.0
+        self._train: dict[int, dict[str, float]] = {}
+        self._final = False
+
+    def begin(self, since: float) -> None:
+        """Write that the preparations, which began at `since`, are over."""
+        self._begun = since
+        self.metrics(since, {"initialize.time": 1000 * (time.time() - since)})
+        self._since = time.time()
+
+    def __call__(self, epoch: Epoch) -> None:
+        """Write the lines of an epoch."""
+        first = not self._epochs
+        # The second training, on all rows, counts on from the first one.
+        number = epoch.number + (self._first_training if epoch.refit else 0)
+        if not epoch.refit:
+            self._first_training = number + 1
+        rows, size = epoch.rows, self.config.mini_batch_size
+        count = -(-rows.size // size)
+        for batch in range(0, count, self.config.batch_metrics_publish_interval):
+            part = slice(batch * size, (batch + 1) * size)
+            values = measured(self.task, self._sums(epoch.scores[part], rows[part]))
+            self._quality(f"epoch={number}, batch={batch} train", values, NAMES)
+        train = self._train[number] = measured(self.task, self._sums(epoch.scores, rows))
+        self._quality(f"epoch={number}, train", train, NAMES)
+        self._quality(f"epoch={number}, validation", epoch.validation, _VALIDATION)
+        if epoch.number + 1 == self.config.epochs and not epoch.validation and not epoch.refit:
+            self._end_of_training(train)  # for sure: nothing can have been held out
+        now = time.time()
+        more = {"epochs": float(self.config.epochs)} if first else {}
+        self.metrics(self._since, {**more, "update.time": 1000 * (now - self._since)})
+        if not epoch.refit:
+            self._completed(100.0 * (number + 1) / self.config.epochs)
+        self._records += rows.size
+        self._batches += count
+        self._epochs += 1
+        self._iterator("training_data_iter", rows.size, count, epoch=number)
+        log.info(
+            "#throughput_metric: host=%s, train throughput=%r records/second",
+            self.host, rows.size / max(now - self._since, 1e-9),
+        )  # fmt: skip
+        self._since = now
+
+    def end(self, metrics: Mapping[str, Any], interrupted: bool) -> None:
+        """Write that training is over.
+
+        Parameters
+        ----------
+        metrics : mapping
+            Those of the model that was kept (Model.metrics).
+        interrupted : bool
+            Whether training was cut short.
+        """
+        last = max(self._train, default=-1)
+        kept = last if metrics.get("refit") else metrics.get("epoch", last)
+        if not self._final:
+            self._end_of_training(self._train.get(kept) or self._train.get(last) or {})
+        self._quality("validation", metrics, _VALIDATION)
+        if not interrupted and self._progress < 100:  # stopped early
+            self._completed(100.0)
+
+    def test(self, data: Dataset, scores: np.ndarray) -> dict[str, float]:
+        """Write and return how good the model is on the test channel."""
+        assert data.y is not None
+        since = time.time()
+        values = measured(self.task, sums(self.task, scores, data.y, data.weight))
+        count = -(-data.num_rows // self.config.mini_batch_size)
+        self._records, self._batches, self._epochs = data.num_rows, count, 0
+        self._iterator("test_data_iter", data.num_rows, count, since=since)
+        for name, value in values.items():
+            shown = NAMES[self.task][name][0].partition(" ")[0]
+            log.info("#test_score (%s) : (%r, %r)", self.host, shown, value)
+        self._quality("test", values, NAMES)
+        return values
+
+    def saved(self, path: Path, since: float) -> None:
+        """Write that the model is in a file, which took the time since `since`."""
+        self.metrics(since, {"finalize.time": 1000 * (time.time() - since)})
+        log.info('Saved model to "%s"', path)
+
+    def done(self) -> None:
+        """Write the last line."""
+        now = time.time()
+        self.metrics(self._begun, {"setuptime": 0.0, "totaltime": 1000 * (now - self._begun)})
+
+    # -- parts -----------------------------------------------------------------------------------
+
+    def metrics(self, since: float, values: Mapping[str, float], **more: Any) -> None:
+        """Write a line of figures about the job itself, in JSON."""
+        about = {"Algorithm": "factorization-machines", "Host": self.host, "Operation": "training"}
+        content = {
+            "StartTime": since,
+            "EndTime": time.time(),
+            "Dimensions": {**about, **more},
+            "Metrics": {
+                name: {"sum": float(value), "count": 1, "min": value, "max": value}
+                for name, value in values.items()
+            },
+        }
+        bare(f"#metrics {json.dumps(content)}")
+
+    def _iterator(
+        self, what: str, rows: int, batches: int, *, since: float | None = None, **more: Any
+    ) -> None:
+        values = {
+            "Total Records Seen": self._records,
+            "Total Batches Seen": self._batches,
+            "Max Records Seen Between Resets": rows,
+            "Max Batches Seen Between Resets": batches,
+            "Reset Count": max(self._epochs, 1),
+            "Number of Records Since Last Reset": rows,
+            "Number of Batches Since Last Reset": batches,
+        }
+        self.metrics(self._since if since is None else since, values, **more, Meta=what)
+
+    def _sums(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        weight = None if self._weight is None else self._weight[rows]
+        return sums(self.task, scores, self._y[rows], weight)
+
+    def _quality(
+        self,
+        where: str,
+        values: Mapping[str, float],
+        names: Mapping[str, Mapping[str, tuple[str, str]]],
+    ) -> None:
+        for name, (shown, _) in names[self.task].items():
+            value = values.get(name)
+            if value is not None and np.isfinite(value):  # an AUC of one label only is none
+                log.info(
+                    "#quality_metric: host=%s, %s %s=%r", self.host, where, shown, float(value)
+                )
+
+    def _end_of_training(self, values: Mapping[str, float]) -> None:
+        self._quality("train", values, NAMES)
+        self._final = True
+
+    def _completed(self, percent: float) -> None:
+        self._progress = percent
+        log.info("#progress_metric: host=%s, completed %r %% of epochs", self.host, percent)

@@ -1,0 +1,278 @@
+"""Load on a server: requests per second, latencies and errors, on the cores of the server.
+
+    python scripts/bench/serve.py                    the tables (about two minutes)
+    python scripts/bench/serve.py --soak 600         and ten minutes at 70% of the highest load
+
+A server with one process per core is started with a model of 2,625 features and 64 factors (the
+article's). Clients are connections of one process that keep one request in flight each; every
+answer is compared with the right one. At a fixed rate (the soak) a latency counts from when the
+request should have been sent, so that a server that stalls cannot hide it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import http.client
+import io
+import os
+import platform
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import orjson
+import scipy.sparse as sp
+
+from fm.config import CLASSIFIER, TrainConfig
+from fm.formats.recordio import write_spmatrix_to_sparse_tensor
+from fm.model import Model
+from fm.serve import create_app
+
+USERS, FILMS = 943, 1682
+WIDTH = USERS + FILMS
+
+
+class Load(NamedTuple):
+    """What happened."""
+
+    seconds: float
+    latencies: np.ndarray  # seconds, of good answers
+    errors: int
+    processor: float  # seconds of all processes of the server
+
+    def row(self) -> str:
+        """Return the figures as cells of a table."""
+        p50, p99, p999 = np.percentile(self.latencies, [50, 99, 99.9]) * 1e3
+        rate = len(self.latencies) / self.seconds
+        each = self.processor / max(1, len(self.latencies)) * 1e6
+        return f"{rate:,.0f} | {p50:.1f} | {p99:.1f} | {p999:.1f} | {self.errors} | {each:.0f}"
+
+
+class Exchange(NamedTuple):
+    """A request, and what the answer has to end with."""
+
+    request: bytes
+    answer: bytes
+
+
+def exchange(content_type: str, body: bytes, answer: bytes) -> Exchange:
+    """Return a request with its head."""
+    head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    return Exchange(head.encode() + body, b"\r\n\r\n" + answer)
+
+
+def drive(
+    port: int, exchanges: list[Exchange], clients: int, seconds: float, rate: float | None = None
+) -> tuple[float, np.ndarray, int]:
+    """Send requests for some time; return (seconds, latencies, errors).
+
+    Without a rate every client sends its next request when it has the answer to the last one.
+    """
+    selector = selectors.DefaultSelector()
+    free: deque[socket.socket] = deque()
+    errors = 0
+
+    def connect() -> socket.socket:
+        client = socket.create_connection(("127.0.0.1", port))
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.setblocking(False)
+        selector.register(client, selectors.EVENT_READ)
+        return client
+
+    free.extend(connect() for _ in range(clients))
+    due: dict[socket.socket, tuple[float, bytes, bytearray]] = {}
+    latencies: list[float] = []
+    gc.disable()  # of this process
+    begun = now = time.perf_counter()
+    sent = 0
+    while now < begun + seconds or due:
+        while free and now < begun + seconds:
+            if rate is not None and begun + sent / rate > now:
+                break
+            client, chosen = free.popleft(), exchanges[sent % len(exchanges)]
+            client.send(chosen.request)
+            planned = now if rate is None else begun + sent / rate
+            due[client] = planned, chosen.answer, bytearray()
+            sent += 1
+        pause = 1.0 if rate is None or not free else max(0.0, begun + sent / rate - now)
+        for key, _ in selector.select(min(pause, 1.0)):
+            client = key.fileobj  # type: ignore[assignment]
+            planned, answer, got = due.pop(client, (now, b"", bytearray()))
+            with contextlib.suppress(OSError):
+                part = client.recv(65536)
+                got += part
+                if part and not got.endswith(answer):
+                    due[client] = planned, answer, got
+                    continue
+            if got.endswith(answer) and answer and got.startswith(b"HTTP/1.1 200"):
+                latencies.append(time.perf_counter() - planned)
+            else:
+                errors += 1
+                selector.unregister(client)
+                client.close()
+                client = connect()
+            free.append(client)
+        now = time.perf_counter()
+        if now > begun + seconds + 10:
+            errors += len(due)
+            break
+    gc.enable()
+    for key in list(selector.get_map().values()):
+        key.fileobj.close()  # type: ignore[union-attr]
+    return now - begun, np.array(latencies), errors
+
+
+@contextlib.contextmanager
+def server(model: Model, *options: str) -> Iterator[tuple[int, int]]:
+    """Run a server; give its process and its port."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        path = model.save(Path(folder, "model.safetensors"))
+        command = [sys.executable, "-m", "fm.serve", str(path), "--port", str(port), *options]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            wait_for_ping(port)
+            yield process.pid, port
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+
+
+def wait_for_ping(port: int, seconds: float = 30) -> None:
+    """Return when /ping is answered with 200."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+            connection.request("GET", "/ping")
+            if connection.getresponse().status == 200:
+                return
+        time.sleep(0.02)
+    raise TimeoutError(f"no answer from port {port}")
+
+
+def processes(pid: int) -> list[int]:
+    """Return a process and its children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, children)]
+
+
+def processor_seconds(pid: int) -> float:
+    """Return what a server has used up."""
+    fields = (
+        Path(f"/proc/{p}/stat").read_text().rpartition(")")[2].split() for p in processes(pid)
+    )
+    return sum(int(f[11]) + int(f[12]) for f in fields) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_bytes(pid: int) -> int:
+    """Return the memory of a server, what is shared counted once."""
+    total = 0
+    for process in processes(pid):
+        text = Path(f"/proc/{process}/smaps_rollup").read_text()
+        total += int(text.split("Pss:")[1].split()[0]) << 10
+    return total
+
+
+def measure(
+    pid: int,
+    port: int,
+    exchanges: list[Exchange],
+    clients: int,
+    seconds: float,
+    rate: float | None = None,
+) -> Load:
+    """Drive a server and look at what it uses."""
+    before = processor_seconds(pid)
+    took, latencies, errors = drive(port, exchanges, clients, seconds, rate)
+    return Load(took, latencies, errors, processor_seconds(pid) - before)
+
+
+def ratings(rows: int, rng: np.random.Generator) -> sp.csr_matrix:
+    """Return rows of one user and one film each."""
+    columns = np.stack([rng.integers(USERS, size=rows), USERS + rng.integers(FILMS, size=rows)], 1)
+    parts = np.ones(2 * rows, np.float32), columns.ravel(), np.arange(rows + 1) * 2
+    return sp.csr_matrix(parts, shape=(rows, WIDTH))
+
+
+def instances(X: sp.csr_matrix) -> list[dict[str, object]]:
+    """Return rows in the sparse form of JSON."""
+    return [
+        {"data": {"features": {"keys": keys, "shape": [WIDTH], "values": [1, 1]}}}
+        for keys in X.indices.reshape(-1, 2).tolist()
+    ]
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=60, help="of the highest load")
+    parser.add_argument("--clients", type=int, default=300)
+    parser.add_argument("--soak", type=float, default=0, help="seconds at 70%% of that")
+    args = parser.parse_args()
+    rng = np.random.default_rng(0)
+    model = Model(
+        0.1,
+        rng.normal(size=WIDTH) / 10,
+        rng.normal(size=(WIDTH, 64)) / 10,
+        TrainConfig(CLASSIFIER, 64),
+    )
+    local = create_app(model).test_client()
+
+    def known(content_type: str, body: bytes) -> Exchange:
+        response = local.post("/invocations", data=body, content_type=content_type)
+        return exchange(content_type, body, response.data)
+
+    X = ratings(1000, rng)
+    rows = instances(X)
+    single = [known("application/json", orjson.dumps({"instances": [row]})) for row in rows]
+    records = io.BytesIO()
+    write_spmatrix_to_sparse_tensor(records, X)
+    dense = [{"features": row} for row in X[:10].toarray().astype(int).tolist()]
+    batches = {
+        "1,000 rows, RecordIO": known("application/x-recordio-protobuf", records.getvalue()),
+        "1,000 rows, JSON": known("application/json", orjson.dumps({"instances": rows})),
+        "10 rows of 2,625, dense JSON": known(
+            "application/json", orjson.dumps({"instances": dense})
+        ),
+    }
+    versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("gunicorn", "flask", "numpy"))
+    print(f"Python {platform.python_version()}, {versions}, {os.cpu_count()} cores\n")
+    with server(model) as (pid, port):
+        measure(pid, port, single, args.clients, 2)  # warm
+        print("| load | requests/s | p50 ms | p99 ms | p99.9 ms | errors | server, us each |")
+        print("|---|---|---|---|---|---|---|")
+        highest = measure(pid, port, single, args.clients, args.seconds)
+        print(f"| {args.clients} clients, one row each | {highest.row()} |", flush=True)
+        for name, chosen in batches.items():
+            load = measure(pid, port, [chosen], 1, 5)
+            print(f"| 1 client, {name} | {load.row()} |", flush=True)
+        if args.soak:
+            rate = 0.7 * len(highest.latencies) / highest.seconds
+            measure(pid, port, single, args.clients, args.soak / 20, rate)
+            before = memory_bytes(pid)
+            load = measure(pid, port, single, args.clients, args.soak, rate)
+            grown = memory_bytes(pid) / before - 1
+            print(f"| {args.soak:.0f} s at 70% | {load.row()} |")
+            print(f"\nmemory: {before / 1e6:.0f} MB, grown by {grown:.2%}")
+
+
+if __name__ == "__main__":
+    main()
