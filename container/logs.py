@@ -196,10 +196,9 @@ class TrainingLog:
         rows, size = epoch.rows, self.config.mini_batch_size
         count = -(-rows.size // size)
         for batch in range(0, count, self.config.batch_metrics_publish_interval):
-            part = slice(batch * size, (batch + 1) * size)
-            values = measured(self.task, self._sums(epoch.scores[part], rows[part]))
+            values = measured(self.task, self._sums(epoch, batch * size, (batch + 1) * size))
             self._quality(f"epoch={number}, batch={batch} train", values, NAMES)
-        train = self._train[number] = measured(self.task, self._sums(epoch.scores, rows))
+        train = self._train[number] = measured(self.task, self._sums(epoch, 0, rows.size))
         self._quality(f"epoch={number}, train", train, NAMES)
         self._quality(f"epoch={number}, validation", epoch.validation, _VALIDATION)
         if epoch.number + 1 == self.config.epochs and not epoch.validation and not epoch.refit:
@@ -291,9 +290,14 @@ class TrainingLog:
         }
         self.metrics(self._since if since is None else since, values, **more, Meta=what)
 
-    def _sums(self, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def _sums(self, epoch: Epoch, start: int, stop: int) -> np.ndarray:
+        rows = epoch.rows[start:stop]
         weight = None if self._weight is None else self._weight[rows]
-        return sums(self.task, scores, self._y[rows], weight)
+        total = sums(self.task, epoch.scores[start:stop], self._y[rows], weight)
+        count, score = epoch.padding
+        if count and stop >= epoch.rows.size:  # the built-in counts them, too
+            total += count * sums(self.task, np.array([score]), np.zeros(1), None)
+        return total
 
     def _quality(
         self,

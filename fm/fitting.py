@@ -73,6 +73,9 @@ class Epoch:
         Buffers that the next epoch overwrites: copy what is to be kept.
     refit : bool
         Whether this is an epoch of the second training, on all rows (``config.refit``).
+    padding : tuple of int and float
+        How many empty rows of label 0 filled up the last batch, and their score
+        (``config.pad_last_batch``).
     """
 
     number: int
@@ -83,6 +86,7 @@ class Epoch:
     scores: np.ndarray = field(repr=False)
     rows: np.ndarray = field(repr=False)
     refit: bool = False
+    padding: tuple[int, float] = (0, 0.0)
 
 
 def fit(
@@ -255,6 +259,7 @@ class _Trainer:
         self.data, self.config, self.validation = data, config, validation
         self.refit = refit  # whether this is the second training, on all rows
         self.within_epoch = False
+        self.padding = (0, 0.0)
         self.csr = csr_arrays(data.X, data.onehot, data.entries_per_row)
         rows = np.arange(data.num_rows, dtype=np.int32)
         self.to_score: np.ndarray | None = None
@@ -382,7 +387,9 @@ class _Trainer:
         scores = margins
         if margins.size and (state.scale != 1 or state.center):
             scores = margins * np.float32(state.scale) + np.float32(state.center)
-        return Epoch(number, loss, validation, best, seconds, scores, order, self.refit)
+        return Epoch(
+            number, loss, validation, best, seconds, scores, order, self.refit, self.padding
+        )
 
     def _validate(self, state: TrainState) -> dict[str, float]:
         data, csr, rows = self.data, self.csr, self.held_out
@@ -467,12 +474,14 @@ class _Trainer:
             opt = LazyAdam(**_rates(config, state.epoch), **numbers)
             for start in range(0, count, block):
                 stop = min(start + block, count)
-                kernel(
+                score = kernel(
                     order, start, stop, indptr, csr.indices, csr.values, y, weight, loss, opt,
                     config.mini_batch_size, config.pad_last_batch, space, margins,
                     state.B, state.W, state.P,
                 )  # fmt: skip
                 bar.rows(stop - start)
+            if config.pad_last_batch and count % config.mini_batch_size:
+                self.padding = (-count % config.mini_batch_size, float(score))
             rows = order[:count]
             values = LOSSES[config.predictor_type].value(margins, y[rows])
             mean = float(np.average(values, weights=None if self.weight is None else weight[rows]))

@@ -69,7 +69,7 @@ class LazyAdam(NamedTuple):
 
 
 @cache
-def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> Callable[..., None]:
+def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> Callable[..., float]:
     """Return the compiled loop over the batches of one epoch.
 
     Parameters

@@ -476,6 +476,7 @@ def test_f08_files_of_a_channel(job, good):
                 "_SUCCESS": b"",
                 ".part-0.crc": b"crc",
                 ".hidden/part-9": records(),
+                "train.manifest": b'[{"prefix": "s3://bucket/"}, "a/0/part-0"]',
             }
         }
     )

@@ -186,7 +186,8 @@ def files_of(source: Any) -> list[File]:
 def data_files(path: str | os.PathLike[str]) -> list[Path]:
     """Return the files of a directory in the order of their paths, or a file itself.
 
-    Left out are empty files and those whose name, or whose folder's, begins with "." or "_".
+    Left out are empty files, those whose name, or whose folder's, begins with "." or "_", and lists
+    of other files (``*.manifest``).
 
     Raises
     ------
@@ -202,6 +203,7 @@ def data_files(path: str | os.PathLike[str]) -> list[Path]:
         file
         for file in sorted(root.rglob("*"))
         if not any(part.startswith((".", "_")) for part in file.relative_to(root).parts)
+        and file.suffix != ".manifest"
         and file.is_file()
         and file.stat().st_size
     ]

@@ -225,7 +225,8 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=60, help="of the highest load")
     parser.add_argument("--clients", type=int, default=300)
-    parser.add_argument("--soak", type=float, default=0, help="seconds at 70%% of that")
+    parser.add_argument("--soak", type=float, default=0, help="seconds at a lower rate")
+    parser.add_argument("--rate", type=float, help="of the soak; not given: 70%% of the highest")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     model = Model(
@@ -265,12 +266,12 @@ def main() -> None:
             load = measure(pid, port, [chosen], 1, 5)
             print(f"| 1 client, {name} | {load.row()} |", flush=True)
         if args.soak:
-            rate = 0.7 * len(highest.latencies) / highest.seconds
+            rate = args.rate or 0.7 * len(highest.latencies) / highest.seconds
             measure(pid, port, single, args.clients, args.soak / 20, rate)
             before = memory_bytes(pid)
             load = measure(pid, port, single, args.clients, args.soak, rate)
             grown = memory_bytes(pid) / before - 1
-            print(f"| {args.soak:.0f} s at 70% | {load.row()} |")
+            print(f"| {args.soak:.0f} s at {rate:,.0f} a second | {load.row()} |")
             print(f"\nmemory: {before / 1e6:.0f} MB, grown by {grown:.2%}")
 
 
