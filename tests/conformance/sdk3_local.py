@@ -70,12 +70,12 @@ def main(arguments: dict) -> dict:
         client, runtime = session.sagemaker_client, session.sagemaker_runtime_client
         runtime.config = session.config
         start = time.monotonic()
-        container = {
+        primary = {
             "Image": arguments["image"],
             "ModelDataUrl": f"file://{serving}",
             "Environment": {},
         }
-        client.create_model("fm", container)
+        client.create_model("fm", primary)
         variant = {
             "VariantName": "AllTraffic",
             "ModelName": "fm",

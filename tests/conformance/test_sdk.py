@@ -1,5 +1,6 @@
 """The image under the real SDKs, and what their local modes do to its files (checks 35 to 40)."""
 
+import gzip
 import json
 import re
 import shutil
@@ -274,14 +275,18 @@ def s3(sdk_env, tmp_path):
 
 @pytest.fixture
 def movielens_folder(request, tmp_path, ratings):
-    """ua.base and ua.test: the real ones where they lie, else made up."""
+    """ua.base, ua.test and u.item: the real ones where they lie, else made up."""
     folder = tmp_path / "ml-100k"
     folder.mkdir()
     try:
         source = request.getfixturevalue("ml_100k")
         parts = {name: movielens.read(source / f"{name}.gz") for name in ("ua.base", "ua.test")}
+        titles = gzip.decompress((source / "u.item.gz").read_bytes())
     except pytest.skip.Exception:
         parts = {"ua.base": ratings[:18_000], "ua.test": ratings[18_000:]}
+        films = range(1, 1 + movielens.NUM_FILMS)
+        titles = "".join(f"{i}|Film {i} (1995)|01-Jan-1995||\n" for i in films).encode()
+    (folder / "u.item").write_bytes(titles)
     for name, part in parts.items():
         (folder / name).write_text(part.text())
     return folder
@@ -319,6 +324,19 @@ def test_f38_without_our_line_it_stops_whatever_the_image(sdk_env, tmp_path):
     """So the honest number of lines to change is the image and two more."""
     code, log = run_python(2, ["-c", SDK_CHANGES[0][0]], sdk_env, tmp_path)
     assert code != 0 and "ImportError" in log
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_f38_the_script_in_local_mode(engine, sdk_env, movielens_folder, tmp_path, version):
+    """The article by scripts/sagemaker_movielens.py, as a user calls it."""
+    words = ["--local", "--image", engine.image, "--data", movielens_folder, "--sdk", version]
+    more = ["--user", 7, "--top", 5, "--set", "epochs=3", "--set", "num_factors=8"]
+    command = [ROOT / "scripts" / "sagemaker_movielens.py", *words, *more]
+    code, log = run_python(version, map(str, command), sdk_env, tmp_path)
+    assert code == 0, log
+    assert len(re.findall(r"^  score \d\.\d{3}  label [01]  liked [01]$", log, re.M)) == 10
+    best = re.findall(r"^  (\d\.\d{3})  \S.*$", log.partition("would be liked most")[2], re.M)
+    assert len(best) == 5 and best == sorted(best, reverse=True)
 
 
 # -- 39 and 40: files ------------------------------------------------------------------------------
