@@ -19,3 +19,8 @@ def shared_data() -> Path:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20240607)
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name bytes by their argument: a gzip file holds the time, and all workers must agree."""
+    return argname if isinstance(val, bytes) else None
