@@ -65,6 +65,7 @@ THIRD_PARTY = {
     "fm.estimators": {"numpy", "scipy", "sklearn"},
     "fm.serve": {"orjson", "flask", "werkzeug"},
     "fm.serving.server": {"orjson", "flask", "gunicorn"},
+    "fm.serving.worker": {"gunicorn"},
     "container": {"numpy", "scipy", "orjson", "flask", "gunicorn"},
 }
 

@@ -21,7 +21,7 @@ from fm.errors import ConfigError
 from fm.model import Model
 from fm.serve import create_app
 from fm.serving import server
-from fm.serving.server import _bytes_needed
+from fm.serving.worker import _bytes_needed
 
 ROOT = Path(server.__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "bench"))

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from container.logs import METRIC_DEFINITIONS
+
 from .conftest import ARTICLE, CHECKS, ROOT
 from .engine import Job
 from .movielens import NUM_FEATURES, sparse_records
 
-# What a user passes as metric_definitions; the platform owns the built-in's, so these are by the
-# logs of its runs (see scripts/sagemaker_movielens.py, which ships them).
 NUMBER = r"(\S+)"
 
 
@@ -501,14 +501,25 @@ def test_f10_a_failed_regex_is_not_hidden_by_colours(classifier, regressor):
         assert "\x1b" not in trained.ended.log and "\r" not in trained.ended.log
 
 
-def test_f10_validation_metrics_of_our_own(engine, job, few):
-    one = job(channels={"train": few.records(), "validation": few[:100].records()})
-    ended = one.run(engine)
-    one.succeeded(ended)
-    found = values(
-        rf"#quality_metric: host=\S+, (?:epoch=\S+, )?validation rmse <loss>={NUMBER}", ended.log
-    )
-    assert found and all(np.isfinite(found))
+def test_f10_metric_definitions_to_pass_on(engine, job, few):
+    """For an image of one's own the platform has no regexes: each of these finds its metric."""
+    given = {one["Name"]: one["Regex"] for one in METRIC_DEFINITIONS}
+    assert len(METRIC_DEFINITIONS) == len(given) <= 40  # limits of the API
+    assert all(len(name) <= 255 and len(regex) <= 500 for name, regex in given.items())
+    binary = [f"binary_{name}" for name in ("classification_accuracy", "f_beta")]
+    for metric in ("rmse", "mse", "absolute_loss", "binary_classification_cross_entropy", *binary):
+        assert given.keys() >= {f"test:{metric}", f"train:{metric}", f"train:{metric}:epoch"}
+    log = ""
+    for task, labels in (("regressor", few.rating), ("binary_classifier", few.liked)):
+        parts = {"train": slice(200, 600), "test": slice(0, 100), "validation": slice(100, 200)}
+        channels = {name: few[rows].records(labels[rows]) for name, rows in parts.items()}
+        one = job({"predictor_type": task}, channels)
+        ended = one.run(engine)
+        one.succeeded(ended)
+        log += ended.log
+    for name, regex in given.items():
+        found = values(regex, log)
+        assert found and all(np.isfinite(found)), name
 
 
 # -- 11 and 12: the same model ---------------------------------------------------------------------
