@@ -6,12 +6,14 @@ home directory has no place for a cache; there the kernels are compiled in each 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core.caching import FunctionCache
 
 # fastmath stays off: it would delete the tests for NaN; the fast flags sit on the operations of
 # fm.simd. error_model="numpy": Python's test for division by zero blocks vectorisation.
@@ -38,9 +40,38 @@ SOURCE_VERSION = int.from_bytes(
 
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a kernel on its first call; cached on disk if any directory for it is writable."""
-    compiled: Callable[..., Any]
-    try:
-        compiled = numba.njit(function, cache=True, **_OPTIONS)
-    except RuntimeError:  # "cannot cache function: no locator available"
-        compiled = numba.njit(function, **_OPTIONS)
+    compiled: Any = numba.njit(function, **_OPTIONS)
+    with contextlib.suppress(RuntimeError):  # "cannot cache function: no locator available"
+        compiled._cache = _LockedCache(function)
     return compiled
+
+
+class _LockedCache(FunctionCache):  # type: ignore[misc]
+    """numba's cache on disk, for one process at a time.
+
+    numba names the files of a function's compiled forms by counting, and writes the index before
+    the code: two processes that compile at the same time could get each other's code.
+    """
+
+    def load_overload(self, *args: Any) -> Any:
+        with self._alone():
+            return super().load_overload(*args)
+
+    def save_overload(self, *args: Any) -> Any:
+        with self._alone():
+            return super().save_overload(*args)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        try:
+            import fcntl
+
+            folder = Path(self.cache_path)
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = open(folder / "fm.lock", "a")  # noqa: SIM115  closed below
+        except (ImportError, OSError):  # no such locks here, or a read-only cache
+            yield
+            return
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
