@@ -43,10 +43,11 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     compiled: Any = numba.njit(function, **_OPTIONS)
     with contextlib.suppress(RuntimeError):  # "cannot cache function: no locator available"
         compiled._cache = _LockedCache(function)
-    return compiled
+    result: Callable[..., Any] = compiled
+    return result
 
 
-class _LockedCache(FunctionCache):  # type: ignore[misc]
+class _LockedCache(FunctionCache):
     """numba's cache on disk, for one process at a time.
 
     numba names the files of a function's compiled forms by counting, and writes the index before
