@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from container.paths import Paths
 from fm.config import CLASSIFIER, TrainConfig
 from fm.dataset import Dataset
@@ -26,6 +24,7 @@ from fm.errors import ConfigError, DataError, FMError
 from fm.formats.files import data_files, head_of, looks_like
 from fm.formats.guess import guess_format
 from fm.formats.tables import iter_batches
+from fm.losses import first_wrong_label
 from fm.reading import TABLES, TARGETS, read
 
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
@@ -264,11 +263,10 @@ def _check_labels(
     config: TrainConfig,
 ) -> None:
     """Refuse labels that a classifier cannot learn, and name the file and the row."""
-    assert data.y is not None
-    wrong = (data.y != 0) & (data.y != 1)
-    if config.predictor_type != CLASSIFIER or not wrong.any():
+    y = data.targets
+    first = first_wrong_label(y)
+    if config.predictor_type != CLASSIFIER or first is None:
         return
-    first = int(np.argmax(wrong))
     row, place = first, str(channel.place)
     if isinstance(content, Path):
         for file in data_files(content):  # read again: which one is it?
@@ -281,7 +279,7 @@ def _check_labels(
             row -= rows
     what = "record" if form == "recordio" else "row"
     raise DataError(
-        f"{place} {what} {row + 1}: label {data.y[first]:g}, but a binary classifier expects 0 or "
+        f"{place} {what} {row + 1}: label {y[first]:g}, but a binary classifier expects 0 or "
         "1; convert the labels or use predictor_type=regressor"
     )
 

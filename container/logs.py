@@ -170,10 +170,9 @@ class TrainingLog:
     """
 
     def __init__(self, host: str, config: TrainConfig, data: Dataset) -> None:
-        assert data.y is not None
         self.host, self.config, self.data = host, config, data
         self.task = config.predictor_type
-        self._y, self._weight = data.y, data.weight
+        self._y, self._weight = data.targets, data.weight
         self._begun = self._since = time.time()
         self._records = self._batches = self._epochs = self._first_training = 0
         self._progress = 0.0
@@ -238,9 +237,8 @@ class TrainingLog:
 
     def test(self, data: Dataset, scores: np.ndarray) -> dict[str, float]:
         """Write and return how good the model is on the test channel."""
-        assert data.y is not None
         since = time.time()
-        values = measured(self.task, sums(self.task, scores, data.y, data.weight))
+        values = measured(self.task, sums(self.task, scores, data.targets, data.weight))
         count = -(-data.num_rows // self.config.mini_batch_size)
         self._records, self._batches, self._epochs = data.num_rows, count, 0
         self._iterator("test_data_iter", data.num_rows, count, since=since)

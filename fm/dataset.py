@@ -133,6 +133,21 @@ class Dataset:
             self._cache["entries"] = int(lengths[0]) if same else 0
         return int(self._cache["entries"])
 
+    @property
+    def targets(self) -> np.ndarray:
+        """The targets y, for callers that cannot do without.
+
+        Raises
+        ------
+        DataError
+            If there are none.
+        """
+        if self.y is None:
+            raise DataError(
+                f"{self.source}: no target to train on; name its column with target=..."
+            )
+        return self.y
+
     def feature_name(self, index: int) -> str:
         """Return the name of a feature; ``"feature 17"`` where the data brought no names."""
         if self.feature_names is not None and index < len(self.feature_names):
@@ -182,19 +197,17 @@ def checked_csr(X: Any, num_features: int | None = None, *, source: str = "data"
     if X.nnz:
         low, high = int(X.indices.min()), int(X.indices.max())
         if low < 0 or high >= width:
-            at = int(np.argmax((X.indices < 0) | (X.indices >= width)))
-            row = int(np.searchsorted(X.indptr, at, side="right"))
+            at, row, feature = _first_entry(X, (X.indices < 0) | (X.indices >= width))
             raise DataError(
-                f"{source} row {row}: feature index {int(X.indices[at])} is outside "
+                f"{source} row {row}: feature index {feature} is outside "
                 f"[0, {width}); raise feature_dim or check the data"
             )
     with np.errstate(over="ignore"):  # reported below, with its place
         data = np.ascontiguousarray(X.data, dtype=np.float32)
     if not all_finite(data):
-        at = int(np.argmax(~np.isfinite(data)))
-        row = int(np.searchsorted(X.indptr, at, side="right"))
+        at, row, feature = _first_entry(X, ~np.isfinite(data))
         raise DataError(
-            f"{source} row {row}, feature {int(X.indices[at])}: the value {X.data[at]} is not a "
+            f"{source} row {row}, feature {feature}: the value {X.data[at]} is not a "
             "finite float32 number; clean or leave out the value"
         )
     indices = np.ascontiguousarray(X.indices, dtype=np.int32)
@@ -206,15 +219,20 @@ def checked_csr(X: Any, num_features: int | None = None, *, source: str = "data"
         result.has_canonical_format = False
         result.sum_duplicates()
         if not all_finite(result.data):
-            at = int(np.argmax(~np.isfinite(result.data)))
-            row = int(np.searchsorted(result.indptr, at, side="right"))
+            at, row, feature = _first_entry(result, ~np.isfinite(result.data))
             raise DataError(
-                f"{source} row {row}, feature {int(result.indices[at])}: the sum of its repeated "
+                f"{source} row {row}, feature {feature}: the sum of its repeated "
                 "entries is not a finite float32 number; check the values"
             )
     else:
         result.has_canonical_format = True
     return result
+
+
+def _first_entry(X: sp.csr_matrix, wrong: np.ndarray) -> tuple[int, int, int]:
+    """Return (position, row from 1, feature) of the first entry that is `wrong`, for a message."""
+    at = int(np.argmax(wrong))
+    return at, int(np.searchsorted(X.indptr, at, side="right")), int(X.indices[at])
 
 
 def _checked_matrix(given: Any, source: str) -> np.ndarray:

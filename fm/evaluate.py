@@ -11,6 +11,7 @@ import orjson
 
 from fm.dataset import Dataset
 from fm.errors import DataError
+from fm.losses import first_wrong_label
 from fm.metrics import constant_baseline, metrics_of
 from fm.model import Model, load
 from fm.options import Parser, add_data_options, check_encoder, data_options, run
@@ -105,9 +106,8 @@ def evaluate(model: Model, source: Any, **options: Any) -> dict[str, Any]:
 def _targets(model: Model, rows: Dataset, first: int) -> np.ndarray:
     if rows.y is None:
         raise DataError(f"{rows.source}: expected a target in each row; name it with --target")
-    wrong = (rows.y != 0) & (rows.y != 1)
-    if model.is_classifier and wrong.any():
-        at = int(np.argmax(wrong))
+    at = first_wrong_label(rows.y) if model.is_classifier else None
+    if at is not None:
         raise DataError(
             f"{rows.source} row {first + at + 1}: expected label 0 or 1, because the model is a "
             f"binary classifier, found {rows.y[at]:g}"

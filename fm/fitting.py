@@ -22,6 +22,7 @@ from fm.dataset import Dataset, all_finite, blocks
 from fm.errors import ConfigError, DataError, DivergenceError, ModelFileError
 from fm.kernels import (
     Clipped,
+    CsrArrays,
     Logistic,
     Squared,
     csr_arrays,
@@ -31,7 +32,7 @@ from fm.kernels import (
     shuffle,
     training_kernel,
 )
-from fm.losses import LOSSES
+from fm.losses import LOSSES, first_wrong_label
 from fm.metrics import is_better, log_odds, metrics_of
 from fm.minibatch import LazyAdam, minibatch_kernel, workspace
 from fm.optimizers import OPTIMIZERS
@@ -262,7 +263,6 @@ class _Trainer:
         self.padding = (0, 0.0)
         self.csr = csr_arrays(data.X, data.onehot, data.entries_per_row)
         rows = np.arange(data.num_rows, dtype=np.int32)
-        self.to_score: np.ndarray | None = None
         self.held_out: np.ndarray | None = None
         fraction = config.validation_fraction
         if fraction is None:
@@ -275,13 +275,22 @@ class _Trainer:
             mixed = np.random.default_rng([config.seed, 1]).permutation(rows)
             self.held_out, rows = np.sort(mixed[:count]), np.sort(mixed[count:])
         self.rows = rows
+        self.judged = self._rows_to_judge()
         self.weight = None if data.weight is None else plain(data.weight)
         # A loss a million times that of predicting 0: nothing to wait for the infinite.
-        moment = float(np.mean(np.square(_targets(data), dtype=np.float64)))
+        moment = float(np.mean(np.square(data.targets, dtype=np.float64)))
         self.absurd = 1e6 * max(moment if config.predictor_type == REGRESSOR else 1.0, 1e-6)
         self.metric = config.metric
         if self.metric == "auto":
             self.metric = "rmse" if config.predictor_type == REGRESSOR else "log_loss"
+
+    def _rows_to_judge(self) -> tuple[Dataset, CsrArrays, np.ndarray, np.ndarray] | None:
+        """Return what early stopping watches: data, its arrays, rows, and these as kernels want."""
+        data, csr, rows = self.data, self.csr, self.held_out
+        if self.validation is not None:
+            data, rows = self.validation, np.arange(self.validation.num_rows, dtype=np.int32)
+            csr = csr_arrays(data.X, data.onehot, data.entries_per_row)
+        return None if rows is None else (data, csr, rows, padded_order(rows))
 
     # --- before the first epoch -------------------------------------------------------------------
     def start(self, state: TrainState, init: Model | None, *, more: bool = False) -> None:
@@ -290,7 +299,7 @@ class _Trainer:
         weight = None if data.weight is None else data.weight[self.rows]
         if weight is not None and not weight.sum() > 0:
             raise DataError(f"{data.source}: all sample weights are 0; nothing to train on")
-        y = _targets(data)[self.rows]
+        y = data.targets[self.rows]
         mean = float(np.average(y.astype(np.float64), weights=weight))
         if config.scale_target and config.predictor_type == REGRESSOR and config.use_bias:
             spread = np.average((y.astype(np.float64) - mean) ** 2, weights=weight)
@@ -392,28 +401,23 @@ class _Trainer:
         )
 
     def _validate(self, state: TrainState) -> dict[str, float]:
-        data, csr, rows = self.data, self.csr, self.held_out
-        if self.validation is not None:
-            data, rows = self.validation, np.arange(self.validation.num_rows, dtype=np.int32)
-            csr = csr_arrays(data.X, data.onehot, data.entries_per_row)
-        if rows is None:
+        if self.judged is None:
             return {}
-        if self.to_score is None:
-            self.to_score = padded_order(rows)
+        data, csr, rows, order = self.judged
         scores = score_rows(
-            self.to_score, csr, float(state.B[0]), state.W, state.P, state.lanes, state.states
+            order, csr, float(state.B[0]), state.W, state.P, state.lanes, state.states
         )
         if self.config.predictor_type == REGRESSOR:
             scores = state.center + state.scale * scores.astype(np.float64)
         weight = None if data.weight is None else data.weight[rows]
-        return metrics_of(self.config.predictor_type, scores, _targets(data)[rows], weight)
+        return metrics_of(self.config.predictor_type, scores, data.targets[rows], weight)
 
     def _step(
         self, state: TrainState, *, keep_scores: bool
     ) -> Callable[[np.ndarray, np.ndarray, Progress], float]:
         """Return the function that trains one epoch and returns its mean loss."""
         config, data, csr = self.config, self.data, self.csr
-        y = plain(_targets(data))
+        y = plain(data.targets)
         if state.scale != 1 or state.center:
             y = (y - np.float32(state.center)) / np.float32(state.scale)
         weighted = self.weight is not None
@@ -500,13 +504,10 @@ class _Trainer:
         self, state: TrainState, what: str = "the loss is no longer a finite number"
     ) -> DivergenceError:
         """Return the error for a loss that has blown up, naming the likely cause."""
-        X = self.data.X
         cause = ""
-        if X.nnz:
-            at = int(np.argmax(np.abs(X.data)))
-            value = float(X.data[at])
+        if self.data.X.nnz:
+            name, value = _largest(self.data)
             if abs(value) > 100:
-                name = self.data.feature_name(int(X.indices[at]))
                 cause = (
                     f"likely cause: {name} is not scaled (it reaches {value:g}); standardise that "
                     "column or divide it"
@@ -589,6 +590,12 @@ def _seen(data: Dataset, rows: np.ndarray, block: int = 1 << 16) -> np.ndarray:
     return seen
 
 
+def _largest(data: Dataset) -> tuple[str, float]:
+    """Return the feature with the entry of the largest size, and that entry."""
+    at = int(np.argmax(np.abs(data.X.data)))
+    return data.feature_name(int(data.X.indices[at])), float(data.X.data[at])
+
+
 def _suited(given: TrainConfig, data: Dataset) -> TrainConfig:
     """Return the config with everything set; rates nobody set are suited to the length of rows.
 
@@ -606,11 +613,11 @@ def _suited(given: TrainConfig, data: Dataset) -> TrainConfig:
     # No further down than for rows of 100 ones: one unscaled column must not stop all others.
     factor = min(1.0, 2.0 / min(max(norm, 1.0), 100.0))
     if norm > 1e4:
-        at = int(np.argmax(np.abs(data.X.data)))
+        name, value = _largest(data)
         logger.warning(
             "%s: %s reaches %g; numbers that large make training slow or unstable, so standardise "
             "the column (standardize=True) or divide it",
-            data.source, data.feature_name(int(data.X.indices[at])), data.X.data[at],
+            data.source, name, value,
         )  # fmt: skip
     names = ("bias_lr", "linear_lr", "factors_lr")
     unset = {name: getattr(config, name) * factor for name in names if getattr(given, name) is None}
@@ -695,23 +702,16 @@ def _widened(data: Dataset, feature_dim: int | None) -> Dataset:
     return replace(data, X=wide, fields=fields)
 
 
-def _targets(data: Dataset) -> np.ndarray:
-    if data.y is None:
-        raise DataError(f"{data.source}: no target to train on; name its column with target=...")
-    return data.y
-
-
 def _check_targets(data: Dataset, config: TrainConfig) -> None:
-    y = _targets(data)
+    y = data.targets
     for count, what in ((data.num_rows, "rows"), (data.num_features, "features")):
         if not count:
             raise DataError(f"{data.source}: no {what}; expected at least one")
     if data.weight is not None and not data.weight.any():
         raise DataError(f"{data.source}: all sample weights are 0; nothing to train on")
     if config.predictor_type == CLASSIFIER:
-        wrong = (y != 0) & (y != 1)
-        if wrong.any():
-            row = int(np.argmax(wrong))
+        row = first_wrong_label(y)
+        if row is not None:
             raise DataError(
                 f"{data.source} row {row + 1}: label {y[row]:g}, but a binary classifier "
                 "expects 0 or 1; convert the labels or use predictor_type=regressor"

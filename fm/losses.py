@@ -62,6 +62,12 @@ def _log_loss(scores: Array, y: Array) -> Array:
     return loss  # -y log(p) - (1 - y) log(1 - p), but stable
 
 
+def first_wrong_label(y: Array) -> int | None:
+    """Return the position of the first target that log loss cannot use (not 0 or 1), if any."""
+    wrong = (y != 0) & (y != 1)
+    return int(np.argmax(wrong)) if wrong.any() else None
+
+
 # Half the squared error, so that its gradient is prediction - target, as the built-in's is.
 SQUARED = Loss(
     "squared loss",

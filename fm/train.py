@@ -307,8 +307,7 @@ def _read(
 
 def _with_task_of(data: Dataset, config: TrainConfig) -> TrainConfig:
     """Return the config for the targets there are: only 0 and 1 are labels, else numbers."""
-    assert data.y is not None
-    found = np.unique(data.y)[:3].tolist()
+    found = np.unique(data.targets)[:3].tolist()
     if found == [0, 1]:
         log.info(
             "all targets are 0 or 1: predictor_type is %s, which predicts the probability of 1; "
@@ -328,7 +327,6 @@ def _with_task_of(data: Dataset, config: TrainConfig) -> TrainConfig:
 
 
 def _report_of_data(data: Dataset, config: TrainConfig) -> dict[str, Any]:
-    assert data.y is not None
     fields = None
     if data.fields is not None:
         sizes = np.bincount(data.fields, minlength=len(data.field_names)).tolist()
@@ -347,17 +345,15 @@ def _report_of_data(data: Dataset, config: TrainConfig) -> dict[str, Any]:
 
 def _constant(training: Dataset, task: str, data: Dataset) -> dict[str, float]:
     """Return how good it is to answer every row of `data` with the mean of the training rows."""
-    assert training.y is not None and data.y is not None
-    mean = float(np.average(training.y.astype(np.float64), weights=training.weight))
+    mean = float(np.average(training.targets.astype(np.float64), weights=training.weight))
     score = mean if task == REGRESSOR else log_odds(mean)
-    return metrics_of(task, np.full(data.num_rows, score), data.y, data.weight)
+    return metrics_of(task, np.full(data.num_rows, score), data.targets, data.weight)
 
 
 def _measured(model: Model, training: Dataset, test: Dataset) -> dict[str, Any]:
-    assert test.y is not None
     task = model.config.predictor_type
     return {
-        "metrics": metrics_of(task, model.scores(test), test.y, test.weight),
+        "metrics": metrics_of(task, model.scores(test), test.targets, test.weight),
         "baseline": _constant(training, task, test),
     }
 
@@ -393,8 +389,7 @@ def _silent(name: str, text: str) -> None:
 def _texts_of_data(
     data: Dataset, config: TrainConfig, report: dict[str, Any]
 ) -> Iterator[tuple[str, str]]:
-    assert data.y is not None
-    about = report["data"]
+    about, y = report["data"], data.targets
     yield "data", f"{data.source}: {data.num_rows:,} rows, {data.num_features:,} features"
     if about["fields"]:
         columns = () if data.encoder is None else data.encoder.columns
@@ -404,10 +399,10 @@ def _texts_of_data(
         more = len(shown) - _MOST_FIELDS
         yield "fields", ", ".join(shown[:_MOST_FIELDS]) + (f" and {more} more" if more > 0 else "")
     if config.predictor_type == REGRESSOR:
-        spread = f"{data.y.min():g} to {data.y.max():g}, mean {data.y.mean(dtype=np.float64):.5g}"
+        spread = f"{y.min():g} to {y.max():g}, mean {y.mean(dtype=np.float64):.5g}"
         yield "target", f"{spread}; predictor_type {REGRESSOR}"
     else:
-        ones = float(data.y.mean(dtype=np.float64))
+        ones = float(y.mean(dtype=np.float64))
         yield "target", f"0 and 1, {ones:.2%} are 1; predictor_type {CLASSIFIER}"
     yield "baseline", f"{_text_of(report['baseline'])}  {_WHAT['baseline']}"
 

@@ -62,6 +62,22 @@ RANGES = {
 }
 
 
+def tuning(options: argparse.Namespace, integer: type, continuous: type) -> dict[str, Any]:
+    """Return what both SDKs' tuners are told; the classes of ranges are the SDK's own."""
+    kinds = {"integer": integer, "continuous": continuous}
+    return {
+        "objective_metric_name": OBJECTIVE,
+        "objective_type": "Minimize",
+        "metric_definitions": METRIC_DEFINITIONS,
+        "hyperparameter_ranges": {
+            name: kinds[kind](low, high, scaling_type="Logarithmic")
+            for name, (kind, low, high) in RANGES.items()
+        },
+        "max_jobs": options.tune,
+        "max_parallel_jobs": min(3, options.tune),
+    }
+
+
 # -- data ------------------------------------------------------------------------------------------
 
 
@@ -216,19 +232,8 @@ class Sdk2:
         """Run a tuning job; go on with its best model."""
         from sagemaker.tuner import ContinuousParameter, HyperparameterTuner, IntegerParameter
 
-        kinds = {"integer": IntegerParameter, "continuous": ContinuousParameter}
-        tuner = HyperparameterTuner(
-            self.estimator,
-            objective_metric_name=OBJECTIVE,
-            objective_type="Minimize",
-            metric_definitions=METRIC_DEFINITIONS,
-            hyperparameter_ranges={
-                name: kinds[kind](low, high, scaling_type="Logarithmic")
-                for name, (kind, low, high) in RANGES.items()
-            },
-            max_jobs=self.options.tune,
-            max_parallel_jobs=min(3, self.options.tune),
-        )
+        search = tuning(self.options, IntegerParameter, ContinuousParameter)
+        tuner = HyperparameterTuner(estimator=self.estimator, **search)
         tuner.fit(channels)
         print("the best job:", tuner.best_training_job())
         self.estimator = tuner.best_estimator()
@@ -332,19 +337,8 @@ class Sdk3:
         from sagemaker.core.resources import TrainingJob
         from sagemaker.train.tuner import HyperparameterTuner
 
-        kinds = {"integer": IntegerParameter, "continuous": ContinuousParameter}
-        tuner = HyperparameterTuner(
-            model_trainer=self.trainer,
-            objective_metric_name=OBJECTIVE,
-            objective_type="Minimize",
-            metric_definitions=METRIC_DEFINITIONS,
-            hyperparameter_ranges={
-                name: kinds[kind](low, high, scaling_type="Logarithmic")
-                for name, (kind, low, high) in RANGES.items()
-            },
-            max_jobs=self.options.tune,
-            max_parallel_jobs=min(3, self.options.tune),
-        )
+        search = tuning(self.options, IntegerParameter, ContinuousParameter)
+        tuner = HyperparameterTuner(model_trainer=self.trainer, **search)
         tuner.tune(inputs=self._inputs(channels))
         best = tuner.best_training_job()
         print("the best job:", best)
