@@ -1,16 +1,9 @@
 """What the tests share: the folder of public data, and a seeded generator."""
 
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-# Workers that compile at the same time each have a cache of their own, before numba is imported.
-if "PYTEST_XDIST_WORKER" in os.environ and "NUMBA_CACHE_DIR" not in os.environ:
-    _worker = f"fm-tests-{os.getuid()}-{os.environ['PYTEST_XDIST_WORKER']}"
-    os.environ["NUMBA_CACHE_DIR"] = os.path.join(tempfile.gettempdir(), _worker)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -67,3 +67,26 @@ else:
     _, w0 = fresh(no_locator + FIRST_FIT, tmp_path, PYTHONPATH=str(tmp_path))
     assert float(w0) == pytest.approx(2.5, abs=0.01)
     assert not list((tmp_path / "fm").rglob("*.nb[ci]"))
+
+
+COMPILE = """
+import numpy as np
+from fm.kernels import padded_order, shuffle
+shuffle(padded_order(np.arange(4, dtype=np.int32)), 4, np.uint64(1))
+"""
+
+
+def test_a_process_waits_while_another_uses_the_cache(tmp_path):
+    """Two that compile at once could otherwise get each other's code from numba's cache."""
+    fcntl = pytest.importorskip("fcntl")
+    cache = tmp_path / "cache"
+    fresh(COMPILE, tmp_path, NUMBA_CACHE_DIR=str(cache))
+    (lock,) = cache.rglob("fm.lock")
+    command = [sys.executable, "-W", "error", "-c", COMPILE]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(cache)}
+    with lock.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        waiting = subprocess.Popen(command, env=env, cwd=tmp_path)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(4)
+    assert waiting.wait(30) == 0
