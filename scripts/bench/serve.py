@@ -2,6 +2,7 @@
 
     python scripts/bench/serve.py                    the tables (about two minutes)
     python scripts/bench/serve.py --soak 600         and ten minutes at 70% of the highest load
+    python scripts/bench/serve.py --kill 50          only this: workers are killed under load
 
 A server with one process per core is started with a model of 2,625 features and 64 factors (the
 article's). Clients are connections of one process that keep one request in flight each; every
@@ -24,6 +25,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -203,6 +205,37 @@ def measure(
     return Load(took, latencies, errors, processor_seconds(pid) - before)
 
 
+def kill_workers(pid: int, times: int, pause: float) -> Iterator[int]:
+    """Kill a worker, again and again; give the number of connections that it had."""
+    for number in range(times):
+        time.sleep(pause)
+        _, *workers = processes(pid)
+        victim = workers[number % len(workers)]
+        held = sum(
+            os.readlink(link).startswith("socket:") for link in Path(f"/proc/{victim}/fd").iterdir()
+        )
+        os.kill(victim, signal.SIGKILL)
+        yield held
+        while len(processes(pid)) <= len(workers) or victim in processes(pid):
+            time.sleep(0.01)  # until another one is there
+
+
+def survive(model: Model, exchanges: list[Exchange], clients: int, kills: int) -> None:
+    """Print what is lost when workers are killed under load."""
+    with server(model) as (pid, port):
+        held: list[int] = []
+        killer = threading.Thread(target=lambda: held.extend(kill_workers(pid, kills, 0.5)))
+        took, good, errors = 0.0, 0, 0
+        killer.start()
+        while killer.is_alive():
+            seconds, latencies, failed = drive(port, exchanges, clients, 2)
+            took, good, errors = took + seconds, good + len(latencies), errors + failed
+        seconds, latencies, failed = drive(port, exchanges, clients, 2)
+        print(f"{kills} workers killed in {took:.0f} s under {clients} clients: {good:,} right")
+        print(f"answers, {errors} requests lost (the workers had {sum(held)} sockets open);")
+        print(f"afterwards {len(latencies) / seconds:,.0f} requests/s, {failed} errors")
+
+
 def ratings(rows: int, rng: np.random.Generator) -> sp.csr_matrix:
     """Return rows of one user and one film each."""
     columns = np.stack([rng.integers(USERS, size=rows), USERS + rng.integers(FILMS, size=rows)], 1)
@@ -227,6 +260,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=300)
     parser.add_argument("--soak", type=float, default=0, help="seconds at a lower rate")
     parser.add_argument("--rate", type=float, help="of the soak; not given: 70%% of the highest")
+    parser.add_argument("--kill", type=int, metavar="N", help="kill a worker N times under load")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     model = Model(
@@ -244,6 +278,9 @@ def main() -> None:
     X = ratings(1000, rng)
     rows = instances(X)
     single = [known("application/json", orjson.dumps({"instances": [row]})) for row in rows]
+    if args.kill:
+        survive(model, single, args.clients, args.kill)
+        return
     records = io.BytesIO()
     write_spmatrix_to_sparse_tensor(records, X)
     dense = [{"features": row} for row in X[:10].toarray().astype(int).tolist()]
