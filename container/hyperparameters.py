@@ -11,14 +11,14 @@ import argparse
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from fm.config import CLASSIFIER, REGRESSOR, Parameter, TrainConfig
+from fm.config import CLASSIFIER, RANKER, REGRESSOR, Parameter, TrainConfig
 from fm.errors import ConfigError
 from fm.options import data_options, names
 
-_LISTS = ("categorical", "numeric", "multi", "history", "ignore", "names")
+_LISTS = ("categorical", "numeric", "multi", "history", "ignore", "names", "item_columns")
 _KINDS: dict[type, tuple[str, ...]] = {
-    str: (*_LISTS, "target", "weight", "separator", "delimiter"),
-    bool: ("header", "zero_based", "standardize"),
+    str: (*_LISTS, "target", "weight", "separator", "delimiter", "user", "item"),
+    bool: ("header", "zero_based", "standardize", "keep_seen"),
     int: ("min_count", "hash_dim"),
 }
 # How a channel is read: these mean what they mean to `fm train`; lists are separated by commas.
@@ -66,7 +66,8 @@ def parse(given: Mapping[str, Any]) -> Hyperparameters:
     problems = []
     if _missing(given.get("predictor_type")):
         problems.append(
-            f"predictor_type: missing required hyperparameter; set {REGRESSOR} or {CLASSIFIER}"
+            f"predictor_type: missing required hyperparameter; set {REGRESSOR}, {CLASSIFIER} or "
+            f"{RANKER}"
         )
     config, reading = TrainConfig(), {}
     try:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from container import failure, hyperparameters, logs
@@ -26,10 +27,13 @@ from container.hyperparameters import Hyperparameters
 from container.logs import TrainingLog
 from container.paths import Paths
 from container.stopping import Stop
-from fm.config import TrainConfig
+from fm.config import RANKER, TrainConfig
 from fm.dataset import Dataset
 from fm.errors import ConfigError, ModelFileError
 from fm.model import FILE_NAME, Model
+from fm.options import naming
+
+_RANKED = 1 << 29  # scores that the test of a ranker may take: some seconds
 
 log = logging.getLogger("fm.container")
 
@@ -95,14 +99,43 @@ def _train(
         model = fit(data[TRAIN], config, **options)
     stop.no_more_interrupts()
     since = time.time()
-    path = model.save(paths.model / FILE_NAME)
+    with naming(str(paths.model / FILE_NAME)):
+        path = model.save(paths.model / FILE_NAME)
     told.end(model.metrics, stop.requested)
     told.saved(path, since)
     test = None
     if TEST in data:
-        test = told.test(data[TEST], model.scores(data[TEST]))
+        test = _measured(model, data[TRAIN], data[TEST])
+        told.test(data[TEST], test)
     told.done()
     _report(paths, model, test, stop.requested, time.time() - begun)
+
+
+def _measured(model: Model, train: Dataset, test: Dataset) -> dict[str, float]:
+    """Return how good a model is on the test channel."""
+    task = model.config.predictor_type
+    if task != RANKER:
+        total = logs.sums(task, model.scores(test), test.targets, test.weight)
+        return logs.measured(task, total)
+    from fm.ranker import Judge
+    from fm.sampling import known_pairs
+
+    catalogue = model.catalogue
+    assert catalogue is not None  # a ranker has one
+    users, items = catalogue.rows_of_keys(train.X)
+    met = items >= 0
+    known = known_pairs(users[met], items[met], catalogue.num_users, catalogue.num_items)
+    users, items = catalogue.rows_of_keys(test.X)
+    rows = np.flatnonzero(items >= 0)
+    if not rows.size:
+        log.warning("channel %s: no row has an item of channel %s", TEST, TRAIN)
+        return {}
+    most = max(1, _RANKED // catalogue.num_items)
+    if rows.size > most:
+        log.info("channel %s: %d rows are ranked, drawn from %d", TEST, most, rows.size)
+        rng = np.random.default_rng(model.config.seed)
+        rows = np.sort(rng.choice(rows, most, replace=False))
+    return Judge(catalogue, test.X[rows], users[rows], items[rows], known).metrics(model.w, model.V)
 
 
 def _hyperparameters(paths: Paths) -> Hyperparameters:

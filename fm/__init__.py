@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         ModelFileError,
         UnsupportedFormatError,
     )
-    from fm.estimators import FMClassifier, FMRegressor
+    from fm.estimators import FMClassifier, FMRanker, FMRegressor
     from fm.fitting import fit
     from fm.model import Model, load
     from fm.reading import read
@@ -50,6 +50,7 @@ _HOME = {
     "load": "model",
     "fit": "fitting",
     "FMClassifier": "estimators",
+    "FMRanker": "estimators",
     "FMRegressor": "estimators",
 }
 
@@ -61,6 +62,7 @@ __all__ = [
     "Encoder",
     "FMClassifier",
     "FMError",
+    "FMRanker",
     "FMRegressor",
     "Model",
     "ModelFileError",

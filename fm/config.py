@@ -18,10 +18,18 @@ from typing import Any
 
 from fm.errors import ConfigError
 from fm.losses import CLASSIFIER as CLASSIFIER
+from fm.losses import RANKER as RANKER
 from fm.losses import REGRESSOR as REGRESSOR
 
 _HUGE = 1e30  # the bound of numbers without another: float32 ends at 3e38
 
+# What early stopping can watch, by task; the first is the default.
+METRICS = {
+    REGRESSOR: ("rmse", "mae"),
+    CLASSIFIER: ("log_loss", "accuracy", "f1", "auc"),
+    RANKER: ("ndcg", "hit_rate"),
+}
+RANKING_LOSSES = ("logistic", "bpr", "warp")
 INIT_METHODS = ("normal", "uniform", "constant")
 
 
@@ -193,9 +201,10 @@ class TrainConfig:
 
     predictor_type: str = _p(
         REGRESSOR,
-        "what is learnt: a number with squared loss, or a 0/1 label with log loss",
+        "what is learnt: a number with squared loss; a 0/1 label with log loss; or, of rows that "
+        "are interactions, to score the items met above the others (ranker)",
         "model",
-        choices=(REGRESSOR, CLASSIFIER),
+        choices=(REGRESSOR, CLASSIFIER, RANKER),
     )
     num_factors: int = _p(
         64, "k, the length of each feature's vector of factors", "model", low=1, high=10_000
@@ -250,7 +259,8 @@ class TrainConfig:
         None,
         "part of the training rows held out for early stopping when no validation data is given; "
         "0: none (not set: 0.1 from 1,000 rows on, else 0; none without early stopping, and for "
-        "optimizer=sagemaker)",
+        "optimizer=sagemaker). ranker: part of the users of whom one row is held out (not set: all "
+        "who have two, up to some thousands)",
         "training",
         kind=float,
         low=0,
@@ -272,9 +282,34 @@ class TrainConfig:
     )
     metric: str = _p(
         "auto",
-        "what early stopping watches on the validation data; auto: rmse or log_loss",
+        "what early stopping watches on the validation data; auto: rmse, log_loss, or (ranker) "
+        "ndcg, which like hit_rate is that of the first 10 items",
         "training",
-        choices=("auto", "rmse", "mae", "log_loss", "accuracy", "f1", "auc"),
+        choices=("auto", "rmse", "mae", "log_loss", "accuracy", "f1", "auc", "ndcg", "hit_rate"),
+    )
+
+    ranking_loss: str = _p(
+        "logistic",
+        "ranker: log loss of rows and drawn negatives, or a loss of pairs of both: bpr, or warp, "
+        "which looks for negatives that score too high",
+        "ranking",
+        choices=RANKING_LOSSES,
+    )
+    num_negatives: int | None = _p(
+        None,
+        "ranker: negatives drawn for each row and epoch (warp: so many are tried at most); not "
+        "set: as many as suit the loss",
+        "ranking",
+        kind=int,
+        low=1,
+        high=1000,
+    )
+    negative_sampling: str = _p(
+        "uniform",
+        "ranker: how negatives are drawn, each item alike or by its number of rows to the power of "
+        "3/4; what a row's user is known to have met is none",
+        "ranking",
+        choices=("uniform", "popularity"),
     )
 
     bias_lr: float | None = _rate("learning rate of w0")
@@ -374,22 +409,34 @@ class TrainConfig:
                         f"{name}: expected 0 because optimizer is {self.optimizer}, found "
                         f"{value:g}; use optimizer=ftrl for exact zeros"
                     )
-        metrics = (
-            ("rmse", "mae")
-            if self.predictor_type == REGRESSOR
-            else ("log_loss", "accuracy", "f1", "auc")
-        )
-        if self.predictor_type in (REGRESSOR, CLASSIFIER) and self.metric not in ("auto", *metrics):
+        metrics = METRICS.get(self.predictor_type)
+        if metrics and self.metric not in ("auto", *metrics):
             problems.append(
                 f"metric: expected auto, {', '.join(metrics)} because predictor_type is "
                 f"{self.predictor_type}, found {self.metric!r}"
             )
+        if self.predictor_type == RANKER and self.optimizer == "sagemaker":
+            problems.append(
+                "optimizer: expected sgd, adagrad, adam, ftrl because predictor_type is ranker, "
+                "found 'sagemaker'"
+            )
+        if self.predictor_type in (REGRESSOR, CLASSIFIER):
+            for name, off in (
+                ("ranking_loss", "logistic"), ("num_negatives", None),
+                ("negative_sampling", "uniform"),
+            ):  # fmt: skip
+                if (value := getattr(self, name)) != off:
+                    problems.append(
+                        f"{name}: expected nothing because predictor_type is "
+                        f"{self.predictor_type}, found {value!r}; use predictor_type=ranker"
+                    )
         if problems:
             raise ConfigError("; ".join(problems))
 
     def resolved(self) -> TrainConfig:
         """Return a copy in which what was not set has the value of the optimizer's recipe."""
-        recipe = RECIPES[self.optimizer, self.predictor_type]
+        task = self.ranking_loss if self.predictor_type == RANKER else self.predictor_type
+        recipe = RECIPES[self.optimizer, task]
         missing = {name: value for name, value in recipe.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
@@ -506,8 +553,16 @@ def _recipe(rates: tuple[float, float], wd: tuple[float, float], **more: Any) ->
     }  # fmt: skip
 
 
-# What "not set" means, by optimizer and task; chosen on held-out parts of the training data of
-# nine data sets (scripts/bench/tune.py). fm.fitting divides sgd's rates where rows are long.
+def _ranking(
+    negatives: int, rates: tuple[float, float], wd: tuple[float, float], **more: Any
+) -> dict[str, Any]:
+    """Return a recipe of a ranker: chosen on rows held out of MovieLens 100K and 1M."""
+    return _recipe(rates, wd, num_negatives=negatives, factors_init_sigma=0.1, **more)
+
+
+# What "not set" means, by optimizer and task (of a ranker: its loss); chosen on held-out parts of
+# the training data of nine data sets (scripts/bench/tune.py), a ranker's on two. fm.fitting divides
+# sgd's rates where rows are long.
 RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("sgd", REGRESSOR): _recipe((0.01, 0.02), (0.005, 0.05), lr_decay=0.02),
     ("sgd", CLASSIFIER): _recipe((0.012, 0.03), (0.005, 0.02)),
@@ -517,6 +572,18 @@ RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("adam", CLASSIFIER): _recipe((0.0005, 0.0007), (0.006, 0.02)),
     ("ftrl", REGRESSOR): _recipe((0.06, 0.04), (0.035, 0.005)),
     ("ftrl", CLASSIFIER): _recipe((0.06, 0.04), (0.035, 0.005)),
+    ("sgd", "logistic"): _ranking(8, (0.02, 0.02), (0.02, 0.008), lr_decay=0.02),
+    ("sgd", "bpr"): _ranking(8, (0.03, 0.03), (0.005, 0.01), lr_decay=0.05),
+    ("sgd", "warp"): _ranking(20, (0.03, 0.03), (0.005, 0.02), lr_decay=0.05),
+    ("adagrad", "logistic"): _ranking(8, (0.05, 0.08), (0.005, 0.01)),
+    ("adagrad", "bpr"): _ranking(8, (0.05, 0.05), (0.005, 0.01)),
+    ("adagrad", "warp"): _ranking(20, (0.05, 0.05), (0.005, 0.06)),
+    ("adam", "logistic"): _ranking(8, (0.001, 0.001), (0.005, 0.01)),
+    ("adam", "bpr"): _ranking(8, (0.001, 0.001), (0.005, 0.01)),
+    ("adam", "warp"): _ranking(20, (0.001, 0.001), (0.005, 0.03)),
+    ("ftrl", "logistic"): _ranking(8, (0.06, 0.04), (0.02, 0.005)),
+    ("ftrl", "bpr"): _ranking(8, (0.06, 0.04), (0.02, 0.01)),
+    ("ftrl", "warp"): _ranking(20, (0.06, 0.04), (0.02, 0.1)),
     ("sagemaker", REGRESSOR): _SAGEMAKER,
     ("sagemaker", CLASSIFIER): _SAGEMAKER,
 }

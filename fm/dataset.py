@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from fm.errors import DataError
 
 if TYPE_CHECKING:
+    from fm.catalogue import Catalogue
     from fm.encoder import Encoder
 
 
@@ -47,6 +48,8 @@ class Dataset:
     zero_based : bool or None
         Of libsvm data: whether the file calls its first feature 0 (else 1). A model remembers it,
         so that a later file that happens to lack feature 0 is not taken for the other kind.
+    catalogue : Catalogue or None
+        Which features are items and users; None where no column is known to be the item's.
     """
 
     X: sp.csr_matrix
@@ -58,6 +61,7 @@ class Dataset:
     encoder: Encoder | None = None
     source: str = "data"
     zero_based: bool | None = None
+    catalogue: Catalogue | None = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -166,6 +170,7 @@ class Dataset:
             self.encoder,
             self.source,
             self.zero_based,
+            self.catalogue,
         )
 
 

@@ -192,13 +192,15 @@ class Encoder:
 
     # -- encoding --------------------------------------------------------------------------------
 
-    def transform(self, data: Any) -> sp.csr_matrix:
+    def transform(self, data: Any, *, columns: Iterable[str] | None = None) -> sp.csr_matrix:
         """Return the rows of a table as features; columns that are not needed are ignored.
 
         Parameters
         ----------
         data : table, frame, dict of columns, or path
             What :func:`fm.formats.tables.read_table` reads.
+        columns : iterable of str, optional
+            Only these columns, for one side of a row; the default is all.
 
         Returns
         -------
@@ -211,13 +213,23 @@ class Encoder:
             If a column is missing or a cell is not of its column's kind.
         """
         table = _cell_table(data)
-        parts = []
-        for column in self.columns:
+        parts, offsets = [], []
+        for offset, column in self._chosen(columns):
             with table.column(column.name, column.kind) as cells:
                 parts.append(column.encode(cells))
-        return self._csr(table.num_rows, parts)
+            offsets.append(offset)
+        return self._csr(table.num_rows, parts, offsets)
 
-    def _csr(self, num_rows: int, parts: list[Entries]) -> sp.csr_matrix:
+    def _chosen(self, columns: Iterable[str] | None) -> list[tuple[int, Column]]:
+        """Return (first feature, column) of the columns with these names, or of all."""
+        if columns is None:
+            return list(self._by_name.values())
+        names = set(columns)
+        for name in names - self._by_name.keys():
+            raise no_column(name, self.field_names, "columns")
+        return [placed for name, placed in self._by_name.items() if name in names]
+
+    def _csr(self, num_rows: int, parts: list[Entries], offsets: list[int]) -> sp.csr_matrix:
         if all(part.counts is None for part in parts):
             total = num_rows * len(parts)
             indptr = np.arange(0, total + 1, len(parts) or 1)
@@ -228,7 +240,7 @@ class Encoder:
         indices = np.empty(total, np.int32)
         data = np.ones(total, np.float32)
         at = indptr[:-1].copy()  # where the next column's first entry of each row goes
-        for part, offset in zip(parts, self._offsets.tolist()[:-1], strict=True):
+        for part, offset in zip(parts, offsets, strict=True):
             place = at if part.counts is None else ragged(at, part.counts)
             indices[place] = part.indices + np.int32(offset)
             if part.values is not None:
@@ -236,7 +248,9 @@ class Encoder:
             at += 1 if part.counts is None else part.counts
         return _raw_csr(num_rows, self.num_features, data, indices, indptr)
 
-    def encode_rows(self, rows: Iterable[Mapping[str, Any]]) -> sp.csr_matrix:
+    def encode_rows(
+        self, rows: Iterable[Mapping[str, Any]], *, columns: Iterable[str] | None = None
+    ) -> sp.csr_matrix:
         """Return rows given as mappings, such as JSON objects, as features.
 
         The same features as :meth:`transform` of a table with these rows, without Arrow. A column
@@ -246,6 +260,8 @@ class Encoder:
         ----------
         rows : iterable of mappings
             Column name to value.
+        columns : iterable of str, optional
+            Only these columns, for one side of a row; the default is all.
 
         Returns
         -------
@@ -256,11 +272,12 @@ class Encoder:
         DataError
             If a row has a column that the encoder does not know, or a value of the wrong kind.
         """
+        chosen = self._chosen(columns)
         indices: list[int] = []
         values: list[float] = []
         indptr = [0]
         for number, row in enumerate(rows, 1):
-            self._encode_row(row, number, indices, values)
+            self._encode_row(row, number, chosen, indices, values)
             indptr.append(len(indices))
         return _raw_csr(
             len(indptr) - 1,
@@ -274,11 +291,16 @@ class Encoder:
         """Return one row as (feature numbers int32, values float32); see :meth:`encode_rows`."""
         indices: list[int] = []
         values: list[float] = []
-        self._encode_row(row, 1, indices, values)
+        self._encode_row(row, 1, self._by_name.values(), indices, values)
         return np.array(indices, np.int32), np.array(values, np.float32)
 
     def _encode_row(
-        self, row: Mapping[str, Any], number: int, indices: list[int], values: list[float]
+        self,
+        row: Mapping[str, Any],
+        number: int,
+        chosen: Iterable[tuple[int, Column]],
+        indices: list[int],
+        values: list[float],
     ) -> None:
         if not isinstance(row, Mapping):
             raise DataError(
@@ -288,7 +310,7 @@ class Encoder:
         if not row.keys() <= self._by_name.keys():
             extra = next(name for name in row if name not in self._by_name)
             raise no_column(extra, self.field_names, f"row {number}")
-        for offset, column in self._by_name.values():
+        for offset, column in chosen:
             value = row.get(column.name)
             try:
                 entries = column.encode_value(value)

@@ -1,4 +1,4 @@
-"""Factorization machines as scikit-learn estimators: FMRegressor and FMClassifier. Floor 4.
+"""Factorization machines as scikit-learn estimators: FMRegressor, FMClassifier, FMRanker. Floor 4.
 
 Decided here: what scikit-learn's conventions ask for: which columns of a frame go through the
 encoder, what labels stand for, which rows are one row, where a second fit starts. Not decided
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -26,7 +26,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from fm.config import CLASSIFIER, REGRESSOR, Parameter, TrainConfig, parameters
+from fm.config import CLASSIFIER, RANKER, REGRESSOR, Parameter, TrainConfig, parameters
 from fm.dataset import Dataset, checked_csr
 from fm.encoder import Encoder
 from fm.errors import ConfigError, DataError
@@ -72,13 +72,22 @@ _COLUMN_OPTIONS = tuple(_Option(*option) for option in (
 _WARM_START = _Option(
     "warm_start", False, "bool", "let fit start from the model of the last fit, if there is one"
 )
+#: What a ranker is told of them besides; see :func:`fm.catalogue.catalogue_of`.
+_SIDE_OPTIONS = (
+    _Option("item", None, "str or None", "the column of the items, or a range of features such as "
+            "'943:2625'; None: a column with a usual name, such as item, film or product"),
+    _Option("user", None, "str or None", "the same of the users, who may be absent"),
+    _Option("item_columns", None, "str, sequence of them, or None", "the columns that describe an "
+            "item; None: those with one value in all rows of each item"),
+)  # fmt: skip
 _TRAINING = tuple(p for p in parameters() if p.name not in ("predictor_type", "feature_dim"))
 
 
-def _options() -> Iterator[_Option]:
+def _options(more: Sequence[_Option] = ()) -> Iterator[_Option]:
     yield from map(_described, _TRAINING)
     yield _WARM_START
     yield from _COLUMN_OPTIONS
+    yield from more
 
 
 def _described(parameter: Parameter) -> _Option:
@@ -92,13 +101,15 @@ def _described(parameter: Parameter) -> _Option:
     return _Option(parameter.name, parameter.default, kind, text)
 
 
-_SIGNATURE = inspect.Signature(
-    [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-    + [
-        inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default)
-        for option in _options()
-    ]
-)
+def _signature(more: Sequence[_Option] = ()) -> inspect.Signature:
+    return inspect.Signature(
+        [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+        + [
+            inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default)
+            for option in _options(more)
+        ]
+    )
+
 
 _NOTES = """
 Give it numbers, and it behaves as every estimator of scikit-learn: arrays, sparse matrices and
@@ -142,7 +153,7 @@ def _documented(cls: _Class) -> _Class:
     if cls.__doc__ is None:  # python -OO
         return cls
     entries = []
-    for option in _options():
+    for option in _options(cls._more_options):  # type: ignore[attr-defined]
         text = textwrap.fill(option.help, 92)
         default = "" if option.default is None else f", default={option.default!r}"
         entries.append(f"{option.name} : {option.kind}{default}\n{textwrap.indent(text, '    ')}")
@@ -158,19 +169,20 @@ def _documented(cls: _Class) -> _Class:
 
 
 class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
-    """What the two estimators share: everything but the target."""
+    """What the estimators share: everything but the target."""
 
     _predictor_type: str
+    _more_options: tuple[_Option, ...] = ()
     model_: Model
 
     def __init__(self, **given: Any) -> None:
-        bound = _SIGNATURE.bind(self, **given)
+        bound = inspect.signature(type(self).__init__).bind(self, **given)
         bound.apply_defaults()
         for name, value in bound.arguments.items():
             if name != "self":
                 setattr(self, name, value)
 
-    __init__.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
+    __init__.__signature__ = _signature()  # type: ignore[attr-defined]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -461,6 +473,99 @@ class FMClassifier(ClassifierMixin, _FactorizationMachine):  # type: ignore[misc
         """Return the more probable label for each row, shape (num_rows,)."""
         scores = self._scores(X)
         return np.asarray(self.classes_[(scores >= 0).astype(np.intp)])
+
+
+@_documented
+class FMRanker(_FactorizationMachine):
+    """Factorization machine that ranks items, trained on rows that are interactions.
+
+    Each row is a user (or any context) that met an item: a purchase, a listen, a click. There are
+    no targets; items that were not met are drawn as negatives. See :mod:`fm.ranker`.
+
+    {notes}
+
+    Parameters
+    ----------
+    {parameters}
+
+    Attributes
+    ----------
+    {attributes}
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from fm.estimators import FMRanker
+    >>> X = pd.DataFrame({"user": ["ann", "ann", "bob", "bob", "cy"], "item": list("ABCDA")})
+    >>> model = FMRanker(num_factors=4, epochs=300).fit(X)
+    >>> scores = model.predict(pd.DataFrame({"user": ["cy", "cy"], "item": ["B", "C"]}))
+    >>> bool(scores[0] > scores[1])
+    True
+    """
+
+    _predictor_type = RANKER
+    _more_options = _SIDE_OPTIONS
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+
+    __init__.__signature__ = _signature(_SIDE_OPTIONS)  # type: ignore[attr-defined]
+
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, eval_set: Any = None
+    ) -> FMRanker:
+        """Train, and return self.
+
+        Parameters
+        ----------
+        X : array, sparse matrix or frame, shape (num_rows, num_columns)
+            Interactions; see the class.
+        y : array-like, shape (num_rows,), optional
+            If given, it must be above 0 everywhere; otherwise it is not used.
+        sample_weight : array-like, shape (num_rows,), optional
+            Weights >= 0; rows of weight 0 are left out.
+        eval_set : tuple (X, y), or list with one, optional
+            Interactions that early stopping watches (y may be None); without it one row of each
+            user who has two is held out.
+
+        Raises
+        ------
+        ConfigError, DataError, DivergenceError
+            As the other estimators; and if it is not known which column is the item.
+        """
+        super().fit(X, y, sample_weight, eval_set=eval_set)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the score of each row, float64: higher is better, within the same context."""
+        return self._scores(X)
+
+    def _target(self, y: Any, name: str, fresh: bool, classes: Any = None) -> Any:
+        return None if y is None else super()._target(y, name, fresh)
+
+    def _dataset(
+        self, X: Any, y: Any, weight: Any, encoder: Encoder | None, *, reset: bool
+    ) -> Dataset:
+        if y is None:
+            y = np.ones(np.shape(X)[0], np.float32)
+        return super()._dataset(X, y, weight, encoder, reset=reset)
+
+    def _rows(
+        self, X: Any, y: Any, weight: Any, fresh: bool, *, classes: Any = None, eval_set: Any = None
+    ) -> tuple[Dataset, Dataset | None]:
+        from fm.catalogue import catalogue_of
+
+        data, validation = super()._rows(X, y, weight, fresh, classes=classes, eval_set=eval_set)
+        sides = {option.name: getattr(self, option.name) for option in _SIDE_OPTIONS}
+        return dataclasses.replace(data, catalogue=catalogue_of(data, **sides)), validation
+
+    def _new_encoder(self, X: Any) -> Encoder | None:
+        """Return the encoder; of frames always: in a ranker's numbers are ids."""
+        encoder = super()._new_encoder(X)
+        if encoder is None and _is_frame(X):
+            validate_data(self, X, reset=True, skip_check_array=True)
+            encoder = Encoder.fit(self._table(X))
+        return encoder
 
 
 # -- rows ------------------------------------------------------------------------------------------

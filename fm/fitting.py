@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+from fm.config import CLASSIFIER, METRICS, RANKER, REGRESSOR, TrainConfig
 from fm.dataset import Dataset, all_finite, blocks
 from fm.errors import ConfigError, DataError, DivergenceError, ModelFileError
 from fm.kernels import (
@@ -153,10 +153,16 @@ def fit(
                 f"{made}"
             )
     data = _widened(data, given.feature_dim)
+    make: type[_Trainer] = _Trainer
+    if given.predictor_type == RANKER:
+        from fm.ranker import RankTrainer, interactions
+
+        make, data = RankTrainer, interactions(data)
+        validation = None if validation is None else interactions(validation, data)
     _check_targets(data, given)
     config = _suited(given, data)
     validation = _checked_validation(data, validation, config)
-    trainer = _Trainer(data, config, validation, hold_out=True)
+    trainer = make(data, config, validation, hold_out=True)
     path = _checked_path(checkpoint)
     if resume and path is None:
         raise ConfigError("resume: expected a checkpoint to go on from; name its file")
@@ -184,7 +190,7 @@ def fit(
         if trainer.would_refit and state.snapshot is not None:
             epochs = state.best_epoch + 1
             logger.info("training again on all %d rows for %d epochs", data.num_rows, epochs)
-            trainer = _Trainer(data, config, None, refit=True)
+            trainer = make(data, config, None, refit=True)
             trainer.start(state, init)
             state.epoch, state.finished = 0, False
             trainer.run(state, epochs, callbacks, progress, None, mark)
@@ -230,6 +236,11 @@ def fit_pass(
     >>> model.predict(np.eye(2)).round().tolist()
     [1.0, 3.0]
     """
+    if config is not None and config.predictor_type == RANKER:
+        raise ConfigError(
+            "predictor_type: expected regressor or binary_classifier, because a ranker draws from "
+            "all items and cannot be trained piece by piece, found 'ranker'; use fit"
+        )
     if state is None:
         given = replace(config or TrainConfig(), lr_decay=0.0, validation_fraction=0.0)
         data = _widened(data, given.feature_dim)
@@ -248,6 +259,8 @@ def fit_pass(
 class _Trainer:
     """What stays the same through all epochs: the rows, their order's seed, the kernel."""
 
+    usual_fraction = 0.1  # of the rows, to hold out
+
     def __init__(
         self,
         data: Dataset,
@@ -262,19 +275,13 @@ class _Trainer:
         self.within_epoch = False
         self.padding = (0, 0.0)
         self.csr = csr_arrays(data.X, data.onehot, data.entries_per_row)
-        rows = np.arange(data.num_rows, dtype=np.int32)
-        self.held_out: np.ndarray | None = None
         fraction = config.validation_fraction
         if fraction is None:
             enough = config.patience and data.num_rows >= _MIN_ROWS_TO_HOLD_OUT
-            fraction = 0.1 if enough else 0.0
-        count = 0
-        if hold_out and validation is None and fraction:
-            count = min(max(1, round(fraction * data.num_rows)), data.num_rows - 1)
-        if count:
-            mixed = np.random.default_rng([config.seed, 1]).permutation(rows)
-            self.held_out, rows = np.sort(mixed[:count]), np.sort(mixed[count:])
-        self.rows = rows
+            fraction = self.usual_fraction if enough else 0.0
+        if not hold_out or validation is not None:
+            fraction = 0.0
+        self.rows, self.held_out = self._split(fraction)
         self.judged = self._rows_to_judge()
         self.weight = None if data.weight is None else plain(data.weight)
         # A loss a million times that of predicting 0: nothing to wait for the infinite.
@@ -282,7 +289,18 @@ class _Trainer:
         self.absurd = 1e6 * max(moment if config.predictor_type == REGRESSOR else 1.0, 1e-6)
         self.metric = config.metric
         if self.metric == "auto":
-            self.metric = "rmse" if config.predictor_type == REGRESSOR else "log_loss"
+            self.metric = METRICS[config.predictor_type][0]
+
+    def _split(self, fraction: float) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the rows to train on, and those held out, if any; int32, ascending."""
+        count, rows = self.data.num_rows, np.arange(self.data.num_rows, dtype=np.int32)
+        if not fraction:
+            return rows, None
+        held = min(max(1, round(fraction * count)), count - 1)
+        if not held:
+            return rows, None
+        mixed = np.random.default_rng([self.config.seed, 1]).permutation(rows)
+        return np.sort(mixed[held:]), np.sort(mixed[:held])
 
     def _rows_to_judge(self) -> tuple[Dataset, CsrArrays, np.ndarray, np.ndarray] | None:
         """Return what early stopping watches: data, its arrays, rows, and these as kernels want."""
@@ -306,7 +324,7 @@ class _Trainer:
             state.center, state.scale = mean, float(np.sqrt(spread)) or 1.0
         if init is None:
             rng = np.random.default_rng([config.seed, 0])
-            start = mean if config.predictor_type == REGRESSOR else log_odds(mean)
+            start = self._start_of_bias(mean)
             # A feature that training never meets would keep its random factors, which make noise
             # of new values; the built-in algorithm does keep them.
             seen = None
@@ -321,6 +339,10 @@ class _Trainer:
                 "encoder and num_factors"
             )
         state.start_from(init.w0, init.w, init.V)
+
+    def _start_of_bias(self, mean: float) -> float:
+        """Return where w0 starts, given the mean of the targets."""
+        return mean if self.config.predictor_type == REGRESSOR else log_odds(mean)
 
     # --- the epochs -------------------------------------------------------------------------------
     def run(
@@ -551,6 +573,7 @@ class _Trainer:
             history=list(state.history),
             fingerprint=fingerprint(data),
             zero_based=data.zero_based,
+            catalogue=data.catalogue,
         )
 
 
@@ -692,6 +715,11 @@ def _widened(data: Dataset, feature_dim: int | None) -> Dataset:
             f"{data.source}: {data.num_features} features, but feature_dim is {feature_dim}; "
             "raise feature_dim or leave it out"
         )
+    if data.encoder is not None:
+        raise DataError(
+            f"{data.source}: {data.num_features} features, one for each value of its columns, but "
+            f"feature_dim is {feature_dim}; leave it out"
+        )
     X = data.X
     wide = type(X)((X.shape[0], feature_dim), dtype=np.float32)
     wide.data, wide.indices, wide.indptr = X.data, X.indices, X.indptr
@@ -699,7 +727,8 @@ def _widened(data: Dataset, feature_dim: int | None) -> Dataset:
     fields = data.fields
     if fields is not None:
         fields = np.pad(fields, (0, feature_dim - fields.size), mode="edge")
-    return replace(data, X=wide, fields=fields)
+    catalogue = data.catalogue and data.catalogue.widened(feature_dim)
+    return replace(data, X=wide, fields=fields, catalogue=catalogue)
 
 
 def _check_targets(data: Dataset, config: TrainConfig) -> None:

@@ -31,7 +31,14 @@ SOURCE_VERSION = int.from_bytes(
     hashlib.sha256(
         b"".join(
             (_HERE / name).read_bytes()
-            for name in ("simd.py", "optimizers.py", "kernels.py", "minibatch.py")
+            for name in (
+                "simd.py",
+                "optimizers.py",
+                "kernels.py",
+                "minibatch.py",
+                "pairwise.py",
+                "sampling.py",
+            )
         )
     ).digest()[:4],
     "big",

@@ -18,6 +18,7 @@ Array = np.ndarray
 
 REGRESSOR = "regressor"
 CLASSIFIER = "binary_classifier"
+RANKER = "ranker"  # its losses are those of fm.kernels.Logistic and of fm.pairwise
 
 
 @dataclass(frozen=True)

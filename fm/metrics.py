@@ -82,9 +82,12 @@ def log_odds(rate: float) -> float:
     return float(np.log(rate / (1 - rate)))
 
 
+_HIGHER_IS_BETTER = ("accuracy", "f1", "auc", "ndcg", "hit_rate")
+
+
 def is_better(metric: str, a: float, b: float) -> bool:
     """Whether a is better than b; a NaN is never better."""
-    return a > b if metric in ("accuracy", "f1", "auc") else a < b
+    return a > b if metric in _HIGHER_IS_BETTER else a < b
 
 
 def _mean(values: np.ndarray, weight: np.ndarray | None) -> float:

@@ -19,6 +19,14 @@ tensor              type        meaning
 ``V``               F32 [n, k]  one vector of factors per feature
 ``fields``          I32 [n]     field of each feature, -1: unknown; left out if all are unknown
 ``encoder_json``    U8 [bytes]  the encoder as JSON in UTF-8; left out where there is none
+``item_rows``,      I32, I32,   the catalogue (``fm.catalogue``), where there is one: the item side
+``item_features``,  F32         of each item as a CSR matrix of features
+``item_values``
+``user_rows``,      as above    the features of each user's own columns
+``user_features``,
+``user_values``
+``seen_users``,     I32, I32    which items each user met in training, a CSR matrix of items
+``seen_items``
 ==================  ==========  ==============================================================
 
 ===================  =========================================================================
@@ -30,6 +38,7 @@ metadata             meaning (every value is a text)
 ``metrics``          JSON object: what was measured on the held-out rows
 ``history``          JSON list of objects: the metrics of each epoch
 ``fingerprint``      a fingerprint of the training data
+``catalogue``        JSON object: columns: ``item``, ``user``, ``item_columns``, ``user_columns``
 ``zero_based``       ``true`` or ``false``: whether the libsvm file trained on calls its first
                      feature 0; ``null`` for other data
 ``library_version``  the version of fm that wrote the file
@@ -60,7 +69,11 @@ from fm.formats.storage import from_json, read_tensors, to_json, write_tensors
 from fm.losses import LOSSES
 
 if TYPE_CHECKING:
+    from fm.catalogue import Catalogue
     from fm.encoder import Encoder
+    from fm.explaining import Explanation
+    from fm.folding import Folded
+    from fm.recommender import Recommendations, Recommender, Similar
 
 FILE_NAME = "model.safetensors"
 FORMAT_VERSION = "1"
@@ -113,6 +126,8 @@ class Model:
         Fingerprint of the training data.
     zero_based : bool, optional
         How the libsvm file it was trained on counts features (see Dataset.zero_based).
+    catalogue : Catalogue, optional
+        Which features are items and users, and who met what (see Dataset.catalogue).
 
     Raises
     ------
@@ -139,6 +154,7 @@ class Model:
     history: list[dict[str, Any]] = field(default_factory=list)
     fingerprint: str = ""
     zero_based: bool | None = None
+    catalogue: Catalogue | None = None
 
     def __post_init__(self) -> None:
         w0 = _parameter("w0", np.reshape(self.w0, -1), (1,))
@@ -461,6 +477,76 @@ class Model:
             return f"feature {index}"
         return self.encoder.feature_name(index)
 
+    def explain(self, row: Any, *, pairs: int = 20) -> Explanation:
+        """Return what the score of a row is made of; see :func:`fm.explaining.explain`."""
+        from fm.explaining import explain
+
+        return explain(self, row, pairs=pairs)
+
+    # -- recommending ----------------------------------------------------------------------------
+
+    @cached_property
+    def recommender(self) -> Recommender:
+        """What recommends this model's items; made once (see ``fm.recommender``)."""
+        from fm.recommender import Recommender
+
+        return Recommender(self)
+
+    def recommend(
+        self,
+        context: Any = None,
+        k: int = 10,
+        *,
+        exclude: Any = "seen",
+        candidates: Any = None,
+        ratings: Mapping[Any, Any] | None = None,
+        liked: Sequence[Any] | None = None,
+    ) -> Recommendations:
+        """Return the `k` items with the highest scores for a user or context, or for each of many.
+
+        Parameters
+        ----------
+        context, k, exclude, candidates
+            See :meth:`fm.recommender.Recommender.recommend`.
+        ratings : mapping, optional
+            Item id to rating, by one person whom the model need not know: what it learns of the
+            person from them is used for this answer and not kept. With exclude="seen" the items
+            in it are left out.
+        liked : sequence of item ids, optional
+            As `ratings`, for models of labels and rankers.
+
+        Raises
+        ------
+        ConfigError
+            If the model has no catalogue, or an option is wrong.
+        DataError
+            If an item does not exist, or a context or rating cannot be read.
+
+        Examples
+        --------
+        >>> from fm import fit, read
+        >>> data = read({"user": [1, 1, 2], "film": ["A", "B", "B"], "rating": [1, 2, 3]})
+        >>> fit(data, TrainConfig(num_factors=2)).recommend(2).ids()  # 2 has met B
+        [['A']]
+        """
+        from fm.recommender import recommend
+
+        return recommend(self.recommender, context, k, exclude, candidates, ratings, liked)
+
+    def similar_items(self, item: Any, k: int = 10) -> Similar:
+        """Return the `k` items most like one (see ``Recommender.similar_items``)."""
+        return self.recommender.similar_items(item, k)
+
+    def similar_users(self, user: Any, k: int = 10) -> Similar:
+        """Return the `k` users most like one (see ``Recommender.similar_users``)."""
+        return self.recommender.similar_users(user, k)
+
+    def fold_in(self, X: Any, y: Any, field: str, *, weight: Any = None) -> Folded:
+        """Return what a few rows tell of a new user or item; see :func:`fm.folding.fold_in`."""
+        from fm.folding import fold_in
+
+        return fold_in(self, X, y, field, weight=weight)
+
     # -- the file --------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -481,6 +567,10 @@ class Model:
             tensors["fields"] = self.fields
         if self.encoder is not None:
             tensors["encoder_json"] = np.frombuffer(to_json(self.encoder.to_dict()), dtype=np.uint8)
+        if self.catalogue is not None:
+            from fm.catalogue import to_notes, to_tensors
+
+            tensors |= to_tensors(self.catalogue)
         metadata = {
             "format": "fm",
             "format_version": FORMAT_VERSION,
@@ -491,6 +581,7 @@ class Model:
             "history": to_json(self.history).decode(),
             "fingerprint": self.fingerprint,
             "zero_based": to_json(self.zero_based).decode(),
+            "catalogue": to_json(self.catalogue and to_notes(self.catalogue)).decode(),
             "library_version": __version__,
         }
         write_tensors(path, tensors, metadata)
@@ -564,7 +655,12 @@ def read_safetensors(path: str | os.PathLike[str], source: str | None = None) ->
         raise ModelFileError(f"{source}: {err}") from err
 
 
-_TENSOR_TYPES = {"w0": "F32", "w": "F32", "V": "F32", "fields": "I32", "encoder_json": "U8"}
+_TENSOR_TYPES = {
+    "w0": "F32", "w": "F32", "V": "F32", "fields": "I32", "encoder_json": "U8",
+    "item_rows": "I32", "item_features": "I32", "item_values": "F32",
+    "seen_users": "I32", "seen_items": "I32",
+    "user_rows": "I32", "user_features": "I32", "user_values": "F32",
+}  # fmt: skip
 
 
 def _from_tensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Model:
@@ -588,7 +684,7 @@ def _from_tensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
         raise ModelFileError(
             f"task: expected {config.predictor_type!r} as in config, found {metadata.get('task')!r}"
         )
-    return Model(
+    model = Model(
         w0=float(tensors["w0"][0]),
         w=tensors["w"],
         V=tensors["V"],
@@ -601,6 +697,15 @@ def _from_tensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
         fingerprint=metadata.get("fingerprint", ""),
         zero_based={"true": True, "false": False}.get(metadata.get("zero_based", "")),
     )
+    notes = from_json(metadata.get("catalogue", "null"), "catalogue")
+    if notes is None:
+        return model
+    from fm.catalogue import from_file
+
+    catalogue = from_file(
+        tensors, notes, model.num_features, model.encoder, model.fields, model.field_names
+    )
+    return dataclasses.replace(model, catalogue=catalogue)
 
 
 def _config(values: dict[str, Any]) -> TrainConfig:

@@ -144,6 +144,32 @@ def add_data_options(
         metavar="N",
         help="hash the values of each column into N features instead of listing them",
     )
+    group = parser.add_argument_group(
+        "recommending",
+        "Not given: columns called user, user_id, ...; item, movie, film, product, ...",
+    )
+    group.add_argument(
+        "--user", metavar="NAME", help="column of the users, or a range of features such as 0:943"
+    )
+    group.add_argument(
+        "--item",
+        metavar="NAME",
+        help="column of the items, or a range of features such as 943:2625",
+    )
+    group.add_argument(
+        "--item-columns",
+        type=names,
+        action="extend",
+        metavar="NAME,...",
+        help="columns that describe an item; not given: those with one value for each item",
+    )
+    group.add_argument(
+        "--no-keep-seen",
+        dest="keep_seen",
+        action="store_false",
+        default=None,
+        help="do not keep in the model who met which item (it is left out when recommending)",
+    )
 
 
 _SINGLE = (
@@ -155,6 +181,10 @@ _SINGLE = (
     "weight",
     "min_count",
     "hash_dim",
+    "user",
+    "item",
+    "item_columns",
+    "keep_seen",
 )
 _COLUMN_KINDS = {
     "categorical": "columns with one value in each row: ids, names, codes",

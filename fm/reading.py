@@ -11,6 +11,7 @@ it is named or required.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -58,6 +59,10 @@ def read(
     zero_based: bool | Literal["auto"] = "auto",
     encoder: Encoder | None = None,
     require_target: bool = False,
+    user: str | None = None,
+    item: str | None = None,
+    item_columns: str | Sequence[str] | None = None,
+    keep_seen: bool = True,
 ) -> Dataset:
     """Return data as a Dataset.
 
@@ -99,6 +104,13 @@ def read(
         That of a model: rows become its features. Columns it does not need are ignored.
     require_target : bool
         Whether to refuse data without targets.
+    user, item : str, optional
+        The columns of users and items, for recommending: names, or ranges of features such as
+        "0:943" and "943:2625". Not given: columns with such names (see ``fm.catalogue``).
+    item_columns : name or sequence of them, optional
+        The columns that describe an item, such as genres. Not given: found in the data.
+    keep_seen : bool
+        Whether a model made of the data remembers who met which item.
 
     Raises
     ------
@@ -136,10 +148,11 @@ def read(
     )
     form = _form_of(source, format)
     asked.check(form)
+    data: Dataset
     if form == "pair":
-        return _read_pair(source, asked)
-    if form == "dataset":
-        data: Dataset = source
+        data = _read_pair(source, asked)
+    elif form == "dataset":
+        data = source
     elif form == "array":
         data = Dataset.from_arrays(source, num_features=num_features)
     elif form in READERS:
@@ -148,7 +161,19 @@ def read(
         data = _from_table(read_table(source, **asked.table_options(form)), asked)
     if require_target and data.y is None:
         raise DataError(f"{data.source}: expected a target in each row, found none")
+    named = user is not None or item is not None or item_columns is not None
+    if named or encoder is None and form != "dataset":
+        data = _with_catalogue(data, user, item, item_columns, keep_seen)
     return data
+
+
+def _with_catalogue(data: Dataset, user: Any, item: Any, columns: Any, keep_seen: bool) -> Dataset:
+    if user is None and item is None and columns is None and data.encoder is None:
+        return data  # nothing that a name could be guessed from
+    from fm.catalogue import catalogue_of
+
+    made = catalogue_of(data, item=item, user=user, item_columns=columns, keep_seen=keep_seen)
+    return data if made is None else dataclasses.replace(data, catalogue=made)
 
 
 def read_batches(

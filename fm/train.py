@@ -23,7 +23,16 @@ from typing import Any
 import numpy as np
 import orjson
 
-from fm.config import CLASSIFIER, RECIPES, REGRESSOR, Parameter, TrainConfig, parameters
+from fm.config import (
+    CLASSIFIER,
+    METRICS,
+    RANKER,
+    RECIPES,
+    REGRESSOR,
+    Parameter,
+    TrainConfig,
+    parameters,
+)
 from fm.dataset import Dataset
 from fm.errors import DataError
 from fm.fitting import fit
@@ -47,13 +56,13 @@ EXAMPLES = """\
   fm train ratings.csv --target stars --categorical user,film --numeric age --test test.csv
   fm train u1.base --names user,film,rating,time --ignore time --num-factors 32
   fm train clicks.libsvm --predictor-type binary_classifier --optimizer adagrad --output m/
+  fm train plays.csv --predictor-type ranker --user listener --item song
+                                                  no ratings, only who met what: learn to rank
   fm train big.parquet --checkpoint big.checkpoint --resume
 then:
   fm predict model.safetensors new.csv"""
 
-_TASK_OF_METRIC = {"rmse": REGRESSOR, "mae": REGRESSOR} | dict.fromkeys(
-    ("log_loss", "accuracy", "f1", "auc"), CLASSIFIER
-)
+_TASK_OF_METRIC = {metric: task for task, metrics in METRICS.items() for metric in metrics}
 _MOST_FIELDS = 12  # that are shown
 _WORSE = 1.2  # times the error of the training mean is no accident of the rows held out
 
@@ -79,6 +88,8 @@ def _train(args: argparse.Namespace) -> int:
     say = _silent if args.quiet or args.json else _say
     with interruptible() as interrupted:
         data, test, validation = _read(args, config, init)
+        if data.catalogue is None and init is not None:
+            data = dataclasses.replace(data, catalogue=init.catalogue)
         if args.predictor_type is None and init is None and args.metric in (None, "auto"):
             config = _with_task_of(data, config)
         report = _report_of_data(data, config)
@@ -286,7 +297,8 @@ def _read(
         first = {**init.reading_options(args.data, form), **options}
     elif config.feature_dim is not None and (form or guess_format(args.data)) in READERS:
         first["num_features"] = config.feature_dim
-    data = read(args.data, require_target=True, **first)
+    needed = config.predictor_type != RANKER
+    data = read(args.data, require_target=needed, **first)
     same = ("format", "delimiter", "header", "target", "weight")
     further: dict[str, Any] = {name: options[name] for name in same if name in options}
     if data.encoder is not None:
@@ -296,7 +308,7 @@ def _read(
     if data.zero_based is not None:  # the training file decides for all
         further["zero_based"] = data.zero_based
     test, validation = (
-        None if path is None else read(path, require_target=True, **further)
+        None if path is None else read(path, require_target=needed, **further)
         for path in (args.test, args.validation)
     )
     for rows in (data, test, validation):
@@ -339,7 +351,9 @@ def _report_of_data(data: Dataset, config: TrainConfig) -> dict[str, Any]:
             "fields": fields,
         },
         "predictor_type": config.predictor_type,
-        "baseline": _constant(data, config.predictor_type, data),
+        "baseline": {}
+        if config.predictor_type == RANKER
+        else _constant(data, config.predictor_type, data),
     }
 
 
@@ -360,6 +374,8 @@ def _measured(model: Model, training: Dataset, test: Dataset) -> dict[str, Any]:
 
 def _warn_of_a_useless_model(model: Model, baseline: dict[str, float]) -> None:
     """Say so if the model is clearly worse than the training mean (metrics of two sets of rows)."""
+    if not baseline:
+        return
     name, loss = ("log_loss", 1.0) if model.is_classifier else ("mse", 2.0)  # it is (y - s)^2 / 2
     error = model.metrics.get(name, loss * model.metrics.get("loss", 0.0))
     if error > _WORSE * baseline[name] > 0:
@@ -389,7 +405,7 @@ def _silent(name: str, text: str) -> None:
 def _texts_of_data(
     data: Dataset, config: TrainConfig, report: dict[str, Any]
 ) -> Iterator[tuple[str, str]]:
-    about, y = report["data"], data.targets
+    about = report["data"]
     yield "data", f"{data.source}: {data.num_rows:,} rows, {data.num_features:,} features"
     if about["fields"]:
         columns = () if data.encoder is None else data.encoder.columns
@@ -398,6 +414,12 @@ def _texts_of_data(
         shown = [f"{name} {size:,}{kinds.get(name, '')}" for name, size in about["fields"].items()]
         more = len(shown) - _MOST_FIELDS
         yield "fields", ", ".join(shown[:_MOST_FIELDS]) + (f" and {more} more" if more > 0 else "")
+    if data.catalogue is not None:
+        yield "items", repr(data.catalogue)[len("Catalogue(") : -1]
+    if config.predictor_type == RANKER:
+        yield "target", f"none: each row is an interaction; predictor_type {RANKER}"
+        return
+    y = data.targets
     if config.predictor_type == REGRESSOR:
         spread = f"{y.min():g} to {y.max():g}, mean {y.mean(dtype=np.float64):.5g}"
         yield "target", f"{spread}; predictor_type {REGRESSOR}"
@@ -436,7 +458,7 @@ def _best_epoch(model: Model) -> dict[str, Any]:
     """Return the entry of the history that early stopping would have kept."""
     metric = model.config.metric
     if metric == "auto":
-        metric = "log_loss" if model.is_classifier else "rmse"
+        metric = METRICS[model.config.predictor_type][0]
     best = model.history[0]
     for entry in model.history[1:]:
         if is_better(metric, entry[metric], best[metric]):

@@ -8,7 +8,16 @@ import numpy as np
 import orjson
 import pytest
 
-from fm.config import CLASSIFIER, IGNORED, RECIPES, REGRESSOR, TrainConfig, parameters
+from fm.config import (
+    CLASSIFIER,
+    IGNORED,
+    RANKER,
+    RANKING_LOSSES,
+    RECIPES,
+    REGRESSOR,
+    TrainConfig,
+    parameters,
+)
 from fm.errors import ConfigError, FMError
 
 BY_NAME = {parameter.name: parameter for parameter in parameters()}
@@ -136,13 +145,41 @@ def test_a_config_is_frozen_and_survives_a_dictionary():
 def test_a_recipe_fills_in_what_was_not_set_and_nothing_else(optimizer, task):
     needed = {f"{part}_{kind}" for part in PARTS for kind in ("lr", "wd")}
     needed |= {"lr_decay", "eps", "shuffle", "scale_target"}
-    assert needed <= RECIPES[optimizer, task].keys() <= BY_NAME.keys()
-    config = TrainConfig(optimizer=optimizer, predictor_type=task, factors_lr=0, shuffle=False)
+    asked = {"predictor_type": task}
+    if task in RANKING_LOSSES:
+        asked = {"predictor_type": RANKER, "ranking_loss": task}
+        needed.add("num_negatives")
+    config = TrainConfig(optimizer=optimizer, factors_lr=0, shuffle=False, **asked)
     full = config.resolved()
+    assert needed <= RECIPES[optimizer, task].keys() <= BY_NAME.keys()
     assert full.factors_lr == 0 and full.shuffle is False
     assert all(getattr(full, name) is not None for name in needed)
     assert full.resolved() == full
     assert {o for o, _ in RECIPES} == set(BY_NAME["optimizer"].choices)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"predictor_type": RANKER, "optimizer": "sagemaker"},
+         r"optimizer: expected sgd, adagrad, adam, ftrl because predictor_type is ranker, found "
+         r"'sagemaker'"),
+        ({"predictor_type": RANKER, "metric": "auc"},
+         r"metric: expected auto, ndcg, hit_rate because predictor_type is ranker, found 'auc'"),
+        ({"metric": "ndcg"}, r"metric: expected auto, rmse, mae because"),
+        ({"ranking_loss": "bpr"},
+         r"ranking_loss: expected nothing because predictor_type is regressor, found 'bpr'; use "
+         r"predictor_type=ranker"),
+        ({"predictor_type": CLASSIFIER, "num_negatives": 3},
+         r"num_negatives: expected nothing because predictor_type is binary_classifier, found 3"),
+        ({"negative_sampling": "popularity"}, r"negative_sampling: expected nothing because"),
+        ({"predictor_type": RANKER, "num_negatives": 0},
+         r"num_negatives: expected an integer from 1 to 1,000, found 0"),
+    ],
+)  # fmt: skip
+def test_what_goes_with_a_ranker(values, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**values)
 
 
 @pytest.mark.parametrize("task", [REGRESSOR, CLASSIFIER])
@@ -188,11 +225,13 @@ def test_every_parameter_comes_back_from_both_kinds_of_strings(name):
     example = {
         "predictor_type": CLASSIFIER, "optimizer": "ftrl", "metric": "mae", "linear_l1": 0.0,
         "factors_l1": 0.0, "validation_fraction": 0.25, "lr_decay": 0.5,
+        "ranking_loss": "warp", "negative_sampling": "popularity",
     }  # fmt: skip
+    more = {"predictor_type": RANKER} if BY_NAME[name].group == "ranking" else {}
     parameter = BY_NAME[name]
     value = example.get(name, {bool: False, int: 7, float: 0.125, str: "normal"}[parameter.kind])
     for text in (str(value), orjson.dumps(value).decode()):
-        assert getattr(TrainConfig.from_strings({name: text}), name) == value
+        assert getattr(TrainConfig.from_strings({name: text, **more}), name) == value
 
 
 @pytest.mark.parametrize("name", BY_NAME)

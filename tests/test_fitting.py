@@ -14,6 +14,7 @@ from fm.dataset import Dataset
 from fm.errors import ConfigError, DataError, FMError, ModelFileError
 from fm.fitting import fit, fit_pass
 from fm.metrics import classification_metrics, metrics_of, regression_metrics
+from fm.reading import read
 
 
 def noisy(task=REGRESSOR, rows=150, **more):
@@ -470,6 +471,8 @@ def test_the_metrics_are_those_of_the_model_also_on_features_it_never_saw(optimi
 def test_more_features_than_feature_dim_are_refused():
     with pytest.raises(DataError, match="data: 35 features, but feature_dim is 30; raise"):
         fit(planted(), config_of("sgd", feature_dim=30))
+    with pytest.raises(DataError, match="one for each value of its columns, but feature_dim is 9"):
+        fit(read({"user": ["a", "b"], "rating": [1, 2]}), TrainConfig(feature_dim=9))
     with pytest.raises(DataError, match="99 features, but feature_dim is 35"):
         wide = Dataset.from_arrays(np.ones((2, 99)), [1, 2])
         fit(planted(), config_of("sgd"), validation=wide)

@@ -67,7 +67,7 @@ def test_a_run_in_a_process_of_its_own_reports_saves_and_says_how_to_go_on(desk)
     assert process.returncode == 0, err
     shown = {line[:9].strip(): line[10:] for line in out.splitlines() if line[:1].strip()}
     assert list(shown) == [
-        "data", "fields", "target", "baseline", "trained", "test", "saved", "next",
+        "data", "fields", "items", "target", "baseline", "trained", "test", "saved", "next",
     ]  # fmt: skip
     assert shown["data"] == "train.csv: 1,200 rows, 67 features"
     assert shown["fields"] == "user 41, film 26"

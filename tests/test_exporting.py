@@ -1,0 +1,107 @@
+"""Exported vectors and indexes find what the recommender finds."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from fm.config import TrainConfig
+from fm.errors import ConfigError
+from fm.exporting import export_vectors, to_faiss, to_hnswlib, to_usearch
+from fm.model import Model
+from fm.reading import read
+from fm.recommender import Recommender
+
+
+@pytest.fixture(scope="module")
+def recommender():
+    rng = np.random.default_rng(5)
+    film = np.concatenate([np.arange(300), rng.integers(0, 300, 500)])
+    genre = rng.choice(list("abcde"), 300)
+    data = read(
+        {"user": rng.integers(0, 20, 800), "film": film, "genre": genre[film], "rating": film % 5},
+        target="rating", categorical=["user", "film", "genre"], item_columns="genre",
+    )  # fmt: skip
+    n = data.num_features
+    return Recommender(
+        Model(
+            1.5,
+            rng.normal(size=n),
+            rng.normal(size=(n, 6)),
+            TrainConfig(num_factors=6),
+            encoder=data.encoder,
+            catalogue=data.catalogue,
+        )  # fmt: skip
+    )
+
+
+def test_inner_products_are_the_scores(recommender):
+    contexts = ["3", "a stranger"]
+    best = recommender.recommend(contexts, 300, exclude=None)
+    products = recommender.context_vectors(contexts) @ recommender.item_vectors().T
+    found = np.take_along_axis(products, best.numbers, axis=1)
+    constant = recommender.context_sides(contexts).bias[:, None]
+    np.testing.assert_allclose(found + constant, best.scores, rtol=1e-4, atol=1e-4)
+
+
+def test_files(recommender, tmp_path):
+    files = export_vectors(recommender, tmp_path / "made" / "here")
+    assert [path.name for path in files] == [
+        "items.npy", "item_ids.json", "users.npy", "user_ids.json",
+    ]  # fmt: skip
+    items, users = np.load(files[0], allow_pickle=False), np.load(files[2], allow_pickle=False)
+    assert items.dtype == users.dtype == np.float32
+    assert items.shape == (300, 7) and users.shape == (20, 7)
+    ids, names = json.loads(files[1].read_text()), json.loads(files[3].read_text())
+    best = recommender.recommend(names, 1, exclude=None)
+    assert [[ids[i]] for i in (users @ items.T).argmax(axis=1)] == best.ids()
+    assert len(list(tmp_path.rglob("*.*"))) == 4  # nothing else is left
+
+
+def test_faiss_is_exact(recommender):
+    pytest.importorskip("faiss")
+    users = list(recommender.user_ids)
+    scores, numbers = to_faiss(recommender).search(recommender.context_vectors(users), 10)
+    best = recommender.recommend(users, 10, exclude=None)
+    np.testing.assert_array_equal(numbers, best.numbers)
+    constant = recommender.context_sides(users).bias[:, None]
+    np.testing.assert_allclose(scores + constant, best.scores, rtol=1e-4, atol=1e-4)
+
+
+def share_found(numbers, best):
+    hits = [len(set(a) & set(b)) for a, b in zip(numbers.tolist(), best.tolist(), strict=True)]
+    return sum(hits) / best.size
+
+
+def test_hnswlib_finds_nearly_all(recommender):
+    pytest.importorskip("hnswlib")
+    users = list(recommender.user_ids)
+    index = to_hnswlib(recommender, threads=1)
+    index.set_ef(100)
+    numbers, _ = index.knn_query(recommender.context_vectors(users), 10, num_threads=1)
+    assert share_found(numbers, recommender.recommend(users, 10, exclude=None).numbers) >= 0.95
+
+
+def test_usearch_finds_nearly_all_and_all_if_exact(recommender):
+    pytest.importorskip("usearch")
+    users = list(recommender.user_ids)
+    index = to_usearch(recommender)
+    best = recommender.recommend(users, 10, exclude=None).numbers
+    vectors = recommender.context_vectors(users)
+    assert share_found(index.search(vectors, 10).keys, best) >= 0.9
+    assert share_found(index.search(vectors, 10, exact=True).keys, best) == 1
+
+
+@pytest.mark.parametrize(
+    "make, module, package",
+    [
+        (to_faiss, "faiss", "faiss-cpu"),
+        (to_hnswlib, "hnswlib", "hnswlib"),
+        (to_usearch, "usearch.index", "usearch"),
+    ],
+)
+def test_a_package_that_is_missing(make, module, package, recommender, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigError, match=f"not installed; run pip install {package}"):
+        make(recommender)
