@@ -107,6 +107,11 @@ def write_artifact(model: Model, path: str | os.PathLike[str]) -> Path:
     A path that ends in ``.gz`` becomes the archive, any other the ``model_algo-1`` itself. The
     artefact has no place for an encoder, fields or metrics: they stay behind.
 
+    Raises
+    ------
+    ConfigError
+        If the model is of a task that the built-in algorithm does not have.
+
     Examples
     --------
     >>> model = Model(1.0, [0.5, 0.25], [[2.0], [1.0]], TrainConfig(num_factors=1))
@@ -115,6 +120,11 @@ def write_artifact(model: Model, path: str | os.PathLike[str]) -> Path:
     True
     """
     path = Path(path)
+    if model.config.predictor_type not in _OUTPUTS.values():
+        raise ConfigError(
+            f"predictor_type: expected {' or '.join(_OUTPUTS.values())}, as the built-in algorithm "
+            f"has them, found {model.config.predictor_type}; keep the model in fm's own file"
+        )
     members = {
         "meta.json": orjson.dumps(_meta(model)),
         "symbol.json": orjson.dumps(_symbol(model), option=orjson.OPT_INDENT_2),

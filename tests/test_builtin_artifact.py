@@ -13,7 +13,7 @@ import pytest
 from fm import builtin_artifact
 from fm.builtin_artifact import read_artifact, write_artifact
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
-from fm.errors import ModelFileError
+from fm.errors import ConfigError, ModelFileError
 from fm.model import Model, load
 
 N, K = 5, 3
@@ -429,3 +429,10 @@ def test_mutated_arrays_fail_cleanly(tmp_path, rng, model):
             load(saved(tmp_path, algo_zip(bytes(mutated))))
         except ModelFileError as err:
             assert "model_algo-1: " in str(err)
+
+
+def test_a_ranker_is_nothing_that_the_algorithm_knows(tmp_path):
+    model = Model(0, [0.0], [[0.0]], TrainConfig(predictor_type="ranker", num_factors=1))
+    with pytest.raises(ConfigError, match="expected regressor or binary_classifier, as the built-"):
+        write_artifact(model, tmp_path / "model_algo-1")
+    assert not list(tmp_path.iterdir())
