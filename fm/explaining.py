@@ -1,7 +1,8 @@
-"""Explaining: what a score is made of, and which pairs of features a model has learnt to combine.
+"""Explaining: what a score is made of.
 
-Decided here: how a score is split. Not decided here: how it is drawn (``fm.plots``) and how rows
-become features (``fm.encoder``). Floor 2.
+Decided here: how a score is split. Not decided here: which pairs matter in many rows
+(``fm.interactions``), how it is drawn (``fm.plots``), how rows become features (``fm.encoder``).
+Floor 2.
 
 A score is the sum of its terms (Rendle 2010, equation 1): the bias ``w0``, ``w_i x_i`` of each
 entry of the row, and ``<v_i, v_j> x_i x_j`` of each pair of entries. :func:`explain` shows the
@@ -10,12 +11,6 @@ same sum to float32.
 
 A row of m entries has m (m - 1) / 2 pairs. Sums over them are had without the pairs, from the sums
 of the fields' vectors, in O(m k). Single pairs are listed for the strongest only.
-
-:func:`interactions` looks at the pairs that occur in data, never at all pairs of features. The
-entries are sorted by feature, so that the occurrences of a pair lie together and a pair is done
-with before the next features are looked at. Memory is that of the data, twice, and a constant,
-however many different pairs there are; the result is exact. Time grows with the number of pairs in
-all rows: m (m - 1) / 2 for each.
 """
 
 from __future__ import annotations
@@ -39,7 +34,6 @@ if TYPE_CHECKING:
 MAX_FIELDS = 200  # more rows and columns nobody reads, and the matrix grows with their square
 _OWN = 2**31  # a feature without a field is a field of its own, of number _OWN + feature
 _BLOCK = 2**20  # floats of a temporary matrix: 8 MB
-_PAIRS = 2**22  # pairs looked at together: about 200 MB
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
 

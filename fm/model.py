@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from fm.encoder import Encoder
     from fm.explaining import Explanation
     from fm.folding import Folded
+    from fm.interactions import Interaction
     from fm.recommender import Recommendations, Recommender, Similar
 
 FILE_NAME = "model.safetensors"
@@ -482,6 +483,12 @@ class Model:
         from fm.explaining import explain
 
         return explain(self, row, pairs=pairs)
+
+    def interactions(self, data: Any, k: int = 20, *, min_count: int = 1) -> list[Interaction]:
+        """Return the strongest pairs in some rows; see :func:`fm.interactions.interactions`."""
+        from fm.interactions import interactions
+
+        return interactions(self, data, k, min_count=min_count)
 
     # -- recommending ----------------------------------------------------------------------------
 

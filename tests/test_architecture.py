@@ -50,6 +50,7 @@ FLOORS = {
     "fm.extending": 2,
     "fm.contexts": 2,
     "fm.explaining": 2,
+    "fm.interactions": 2,
     "fm.rank_evaluation": 2,
     # 3  training: loop, early stopping, randomness, checkpoints
     "fm.progress": 3,
@@ -71,7 +72,6 @@ FLOORS = {
     "fm.estimators": 4,
     "fm.recommend": 4,
     "fm.item_lists": 4,
-    "fm.explain": 4,
     "fm.plots": 4,
     # 5  SageMaker and Docker
     "container": 5,

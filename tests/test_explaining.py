@@ -1,0 +1,198 @@
+"""Explanations and interactions: against loops over all pairs, for rows of every kind of column."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fm.interactions
+from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+from fm.encoder import Encoder
+from fm.errors import ConfigError, DataError
+from fm.explaining import explain
+from fm.interactions import field_interactions, interactions
+from fm.model import Model
+
+TABLE = {
+    "user": ["ann", "bob", "ann", "eve"],
+    "film": ["A", "B", "C", "B"],
+    "genres": ["x|y", "y", "", "z|x"],
+    "watched": ["A|B", "", "B|C|A", "C"],
+    "age": [1.5, -2.0, 0.25, None],
+    "city": ["p", "q", "r", "s"],
+}
+ENCODER = Encoder.fit(
+    TABLE, categorical=["user", "film", "city"], multi=["genres"], history=["watched"],
+    numeric=["age"], hash_dim={"city": 3},
+)  # fmt: skip
+
+
+def model_of(task=REGRESSOR, encoder=ENCODER, seed=0, k=3, n=None, **more):
+    rng = np.random.default_rng(seed)
+    n = n or encoder.num_features
+    if encoder is not None:
+        more = {"fields": encoder.fields, "field_names": encoder.field_names, "encoder": encoder}
+    config = TrainConfig(predictor_type=task, num_factors=k)
+    return Model(rng.normal(), rng.normal(size=n), rng.normal(size=(n, k)), config, **more)
+
+
+def terms(model, X):
+    """Every pair of entries of one row: (i, j, <v_i, v_j> x_i x_j), by the definition."""
+    entries = sorted(zip(X.indices.tolist(), X.data.tolist(), strict=True))
+    return {
+        (i, j): float(model.V[i].astype(float) @ model.V[j].astype(float)) * a * b
+        for (i, a), (j, b) in itertools.combinations(entries, 2)
+    }
+
+
+cell = {
+    "user": st.sampled_from(["ann", "bob", "nobody", None]),
+    "film": st.sampled_from(["A", "B", "Z", None]),
+    "genres": st.sampled_from(["x|y|z", "y", "new", "", None]),
+    "watched": st.sampled_from(["A|B|C", "A", "new|B", None]),
+    "age": st.one_of(st.none(), st.floats(-50, 50, width=32)),
+    "city": st.sampled_from(["p", "q", "zz", None]),
+}
+
+
+@settings(deadline=None)
+@given(st.fixed_dictionaries(cell), st.integers(0, 5))
+def test_the_terms_of_any_row_add_up_to_its_score(row, seed):
+    model = model_of(seed=seed)
+    found = explain(model, row, pairs=10_000)
+    X = ENCODER.encode_rows([row])
+    linear, pairs = sum(v for _, v in found.linear), sum(v for *_, v in found.pairs)
+    assert found.total == pytest.approx(found.bias + linear + pairs, abs=1e-9)
+    assert found.total == pytest.approx(found.bias + float(found.by_field.sum()), abs=1e-9)
+    # The score itself is in float32, by way of the squares of the sums: larger than the terms.
+    size = abs(X) @ abs(model.w) + np.square(abs(X) @ abs(model.V)).sum() + abs(model.w0)
+    assert found.total == pytest.approx(float(model.scores([row])[0]), abs=1e-6 * float(size[0]))
+    wanted = sorted(terms(model, X).values(), key=abs, reverse=True)
+    assert [v for *_, v in found.pairs] == pytest.approx(wanted, abs=1e-9)
+
+
+def test_fields_hold_the_terms_of_their_features():
+    model = model_of()
+    row = {"user": "ann", "film": "A", "genres": "x|y", "age": 2}
+    found = explain(model, row)
+    X = ENCODER.encode_rows([row])
+    names = list(found.field_names)
+    wanted = np.zeros((len(names), len(names)))
+    for (i, j), value in terms(model, X).items():
+        a, b = sorted(names.index(ENCODER.field_names[ENCODER.fields[f]]) for f in (i, j))
+        wanted[a, b] += value
+    for i, x in zip(X.indices, X.data, strict=True):
+        a = names.index(ENCODER.field_names[ENCODER.fields[i]])
+        wanted[a, a] += model.w[i] * x
+    assert np.triu(found.by_field) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_a_row_of_features_repeats_and_a_long_row():
+    model = model_of(encoder=None, n=3000, k=4)
+    twice = explain(model, ([7, 7, 9], [1, 2, 1]))
+    assert twice.total == pytest.approx(model.score_row([7, 9], [3, 1]), rel=1e-5)
+    row = np.random.default_rng(1).normal(size=3000)
+    found = explain(model, (np.arange(3000), row), pairs=5)
+    wanted = float(model.scores(sp.csr_matrix(row))[0])
+    assert found.total == pytest.approx(wanted, rel=1e-4)
+    assert len(found.pairs) == 5 and found.num_pairs == 3000 * 2999 // 2
+    assert explain(model, ([], None)).total == pytest.approx(model.w0)
+
+
+def test_a_classifier_tells_its_probability_and_text_shows_the_largest_terms():
+    model = model_of(CLASSIFIER)
+    found = explain(model, {"user": "ann", "film": "B"})
+    assert found.probability == pytest.approx(
+        model.predict_proba([{"user": "ann", "film": "B"}])[0]
+    )
+    assert "bias" in str(found) and "user=ann" in str(found)
+    assert found.to_dict()["score"] == pytest.approx(found.total)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (([99], None), "explain: feature 99 is outside"),
+        (([-1], None), "explain: feature -1 is outside"),
+        (([1, 2], [1]), "expected .feature numbers, as many values."),
+        (([0.5], None), "expected .feature numbers, as many values."),
+        ([{"user": "a"}, {"user": "b"}], "explain: expected one row, found 2"),
+        ({"shoe": 1}, "shoe"),
+    ],
+)
+def test_wrong_rows(row, message):
+    with pytest.raises(DataError, match=message):
+        explain(model_of(), row)
+
+
+def test_wrong_options():
+    with pytest.raises(ConfigError, match="pairs: expected an integer"):
+        explain(model_of(), {}, pairs=-1)
+    for options in ({"k": 0}, {"min_count": 1.5}, {"k": True}):
+        with pytest.raises(ConfigError, match="expected an integer of at least 1"):
+            interactions(model_of(), [{}], **options)
+    with pytest.raises(ConfigError, match="the model knows no fields"):
+        field_interactions(model_of(encoder=None, n=3), np.eye(3))
+    with pytest.raises(DataError, match="expected at least one row"):
+        field_interactions(model_of(), sp.csr_matrix((0, ENCODER.num_features)))
+
+
+# -- the pairs of many rows ------------------------------------------------------------------------
+
+
+@st.composite
+def matrices(draw):
+    rows, width = draw(st.integers(1, 12)), draw(st.integers(2, 9))
+    values = st.sampled_from([0.0, 0.0, 1.0, -2.0, 0.5])
+    return np.array(draw(st.lists(values, min_size=rows * width, max_size=rows * width))).reshape(
+        rows, width
+    )
+
+
+@settings(deadline=None)
+@given(matrices(), st.integers(1, 6), st.integers(1, 3), st.sampled_from([1, 7, 1 << 22]))
+def test_interactions_are_those_of_loops_over_all_rows(X, k, min_count, block):
+    model = model_of(encoder=None, n=X.shape[1], k=2)
+    met = {}
+    for row in X:
+        for pair, value in terms(model, sp.csr_matrix(row)).items():
+            met.setdefault(pair, []).append(value)
+    wanted = {p: np.mean(v) for p, v in met.items() if len(v) >= min_count}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fm.interactions, "_PAIRS", block)
+        found = interactions(model, sp.csr_matrix(X), k, min_count=min_count)
+    assert len(found) == min(k, len(wanted))
+    for one in found:
+        pair = tuple(int(name.split()[1]) for name in (one.first, one.second))
+        assert one.contribution == pytest.approx(wanted.pop(pair), abs=1e-9)
+        assert one.rows == len(met[pair])
+        assert one.product == pytest.approx(float(model.V[pair[0]] @ model.V[pair[1]]), rel=1e-5)
+    rest = max(map(abs, wanted.values()), default=0)
+    assert all(abs(one.contribution) >= rest - 1e-9 for one in found)
+
+
+def test_the_strength_of_pairs_of_fields():
+    model = model_of()
+    names, strength, linear = field_interactions(model, TABLE)
+    wanted, alone = np.zeros_like(strength), np.zeros_like(linear)
+    X = ENCODER.transform(TABLE)
+    for row in X:
+        for i, x in zip(row.indices, row.data, strict=True):
+            alone[ENCODER.fields[i]] += abs(model.w[i] * x) / X.shape[0]
+        for (i, j), value in terms(model, row).items():
+            a, b = ENCODER.fields[i], ENCODER.fields[j]
+            wanted[a, b] += abs(value) / X.shape[0]
+            if a != b:
+                wanted[b, a] += abs(value) / X.shape[0]
+    assert names == list(ENCODER.field_names)
+    assert strength == pytest.approx(wanted, rel=1e-6)
+    assert linear == pytest.approx(alone, rel=1e-6)
+
+
+def test_the_model_has_both():
+    model = model_of()
+    assert model.explain({"user": "ann"}).total == explain(model, {"user": "ann"}).total
+    assert model.interactions(TABLE, 3) == interactions(model, TABLE, 3)

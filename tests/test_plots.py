@@ -1,0 +1,53 @@
+"""Pictures: what is in them, and that they are written."""
+
+import sys
+
+import numpy as np
+import pytest
+from test_explaining import TABLE, model_of
+
+from fm.config import CLASSIFIER
+from fm.errors import ConfigError
+from fm.explaining import explain
+from fm.interactions import field_interactions
+
+pytest.importorskip("matplotlib")
+from fm.plots import bars, heat_map
+
+ROW = {"user": "ann", "film": "B", "genres": "x|y", "age": 1.0}
+
+
+def test_a_heat_map_holds_the_figures(tmp_path):
+    model = model_of()
+    path = tmp_path / "map.png"
+    figure = heat_map(model, TABLE, save=path)
+    names, strength, linear = field_interactions(model, TABLE)
+    axes, alone = figure.axes[:2]
+    assert [label.get_text() for label in axes.get_yticklabels()] == names
+    lower = np.tril_indices(len(names))
+    assert np.allclose(axes.images[0].get_array()[lower], strength[lower])
+    assert np.allclose(alone.images[0].get_array()[:, 0], linear)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_bars_add_up_to_the_score(tmp_path):
+    model = model_of(CLASSIFIER)
+    found = explain(model, ROW)
+    figure = bars(model, ROW, save=tmp_path / "bars.svg")
+    (axes,) = figure.axes
+    assert sum(bar.get_width() for bar in axes.patches) == pytest.approx(found.total, abs=1e-6)
+    assert axes.get_yticklabels()[0].get_text() == "bias"
+    assert "probability" in axes.get_title()
+    assert "<svg" in (tmp_path / "bars.svg").read_text()
+    assert len(bars(model, found).axes[0].patches) == len(axes.patches)
+
+
+def test_a_format_that_there_is_not(tmp_path):
+    with pytest.raises(ConfigError, match="save: .*'docx'"):
+        bars(model_of(), ROW, save=tmp_path / "x.docx")
+
+
+def test_without_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ConfigError, match=r"run pip install fm\[plots\]"):
+        bars(model_of(), ROW)
