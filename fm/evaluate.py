@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import orjson
 
 from fm.dataset import Dataset
-from fm.errors import DataError
-from fm.losses import first_wrong_label
+from fm.errors import ConfigError, DataError
+from fm.losses import RANKER, first_wrong_label
 from fm.metrics import constant_baseline, metrics_of
 from fm.model import Model, load
-from fm.options import Parser, add_data_options, check_encoder, data_options, run
+from fm.options import Parser, add_data_options, check_encoder, data_options, positive, run
 
 EXAMPLES = """\
   fm evaluate model/ test.csv --target rating
   fm evaluate model.tar.gz test.protobuf       an artefact of SageMaker's built-in
-  fm evaluate model/ test.libsvm --json | jq .metrics.rmse"""
+  fm evaluate model/ test.libsvm --json | jq .metrics.rmse
+  fm evaluate model/ test.csv --ranking -k 20                   as a recommender, on interactions
+  fm evaluate model/ test.csv --ranking --threshold 4           those rated 4 or more are relevant
+  fm evaluate model/ test.csv --ranking --sampled 99            each row against 99 drawn items"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         "fm evaluate",
         "Measure a model on a file with targets. For comparison, the best constant prediction for\n"
-        "these targets (their mean) is measured too.",
+        "these targets (their mean) is measured too. With --ranking: how well it recommends the\n"
+        "items of the file, each of whose rows is an interaction, beside two simple methods.",
         EXAMPLES,
     )
     parser.add_argument(
@@ -37,18 +42,114 @@ def main(argv: Sequence[str] | None = None) -> int:
         "input", metavar="INPUT", help="data file or directory; - for standard input"
     )
     parser.add_argument("--json", action="store_true", help="write JSON instead of a table")
+    _add_ranking_options(parser)
     add_data_options(parser, columns=False)
     args = parser.parse_args(argv)
+    given = {name: getattr(args, name) for name in _RANKING_ONLY if getattr(args, name) is not None}
+    if given and not args.ranking:
+        option = "-k" if "k" in given else f"--{next(iter(given)).replace('_', '-')}"
+        parser.error(f"{option}: expected --ranking too")
+    if args.ranking and args.weight:
+        parser.error("--weight: does not apply to --ranking")
     source: Any = sys.stdin.buffer.read() if args.input == "-" else args.input
-    model, options = load(args.model), data_options(args)
+    model = load(args.model)
+    options = {name: value for name, value in data_options(args).items() if name not in given}
     check_encoder(args.model, model.encoder, source, options.get("format"))
-    result = evaluate(model, source, **options)
+    if args.ranking:
+        result = _ranking(model, source, given, options)
+    else:
+        result = evaluate(model, source, **options)
     if args.json:
         text = orjson.dumps(result, option=orjson.OPT_INDENT_2).decode()
     else:
-        text = _as_text(result)
+        text = _as_ranking_text(result) if args.ranking else _as_text(result)
     sys.stdout.write(text + "\n")
     return 0
+
+
+_RANKING_ONLY = ("k", "sampled", "threshold", "include_seen", "user", "item")
+
+
+def _add_ranking_options(parser: Parser) -> None:
+    group = parser.add_argument_group("as a recommender")
+    group.add_argument(
+        "--ranking", action="store_true", help="measure lists of items instead of predictions"
+    )
+    group.add_argument("-k", type=positive, metavar="N", help="length of the lists; not given: 10")
+    group.add_argument(
+        "--sampled",
+        type=positive,
+        metavar="N",
+        help="rank the item of each row among N drawn ones; not given: among all items",
+    )
+    group.add_argument(
+        "--threshold",
+        type=float,
+        metavar="X",
+        help="rows are relevant if their target is at least X; not given: all, or of a classifier "
+        "those with label 1",
+    )
+    group.add_argument(
+        "--include-seen",
+        action="store_true",
+        default=None,
+        help="do not leave out what users met in training: for things that people come back to",
+    )
+    for role in ("user", "item"):
+        group.add_argument(
+            f"--{role}",
+            metavar="NAME",
+            help=f"column of the {role}s, or a range of features such as 0:943, for a model that "
+            "does not know it",
+        )
+
+
+def _ranking(
+    model: Model, source: Any, given: Mapping[str, Any], options: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what fm.rank_evaluation.evaluate_ranking finds, with the progress on a terminal."""
+    from fm.rank_evaluation import evaluate_ranking
+    from fm.reading import read
+
+    threshold = given.get("threshold")
+    columns: dict[str, Any] = {role: given[role] for role in ("user", "item") if role in given}
+    known = model.catalogue
+    if known is not None:
+        columns = {role: name for role, name in columns.items() if name != getattr(known, role)}
+    if columns:
+        if known is not None:
+            columns = {"user": known.user or None, "item": known.item, **columns}
+        columns["keep_seen"] = False  # it would be who met what in the test
+    options = {**model.reading_options(source, options.get("format")), **options}
+    data = read(
+        source,
+        require_target=threshold is not None or model.is_classifier,
+        **{**options, **columns},
+    )
+    catalogue = model.as_dataset(data).catalogue if columns else known
+    with _progress() as advance:
+        return evaluate_ranking(
+            model,
+            data,
+            k=given.get("k", 10),
+            exclude=None if "include_seen" in given else "seen",
+            threshold=threshold,
+            sampled=given.get("sampled"),
+            catalogue=catalogue,
+            progress=advance,
+        )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int], object] | None]:
+    """Show on a terminal how many lists are made."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit="list", unit_scale=True, desc="ranking", mininterval=0.2) as bar:
+        yield bar.update
 
 
 def evaluate(model: Model, source: Any, **options: Any) -> dict[str, Any]:
@@ -71,6 +172,8 @@ def evaluate(model: Model, source: Any, **options: Any) -> dict[str, Any]:
     ------
     DataError
         If rows have no target, a classifier's is not 0 or 1, or all weights are 0.
+    ConfigError
+        If the model is a ranker, which predicts no target.
 
     Examples
     --------
@@ -81,6 +184,11 @@ def evaluate(model: Model, source: Any, **options: Any) -> dict[str, Any]:
     """
     from fm.reading import read_batches
 
+    if model.config.predictor_type == RANKER:
+        raise ConfigError(
+            "evaluate: the model is a ranker, whose scores predict no target; measure its lists, "
+            "with --ranking or fm.rank_evaluation"
+        )
     options = {**model.reading_options(source, options.get("format")), **options}
     scores, targets, weights = [], [], []
     first = 0
@@ -123,6 +231,21 @@ def _as_text(result: dict[str, Any]) -> str:
         "model     " + "".join(f"{value:12.6f}" for value in metrics.values()),
         "constant  " + "".join(f"{value:12.6f}" for value in baseline.values()),
     ]
+    return "\n".join(lines)
+
+
+def _as_ranking_text(result: dict[str, Any]) -> str:
+    metrics = result["metrics"]
+    wide = max(map(len, metrics))
+    left_out = "nothing left out" if result["excluded"] == "nothing" else "without those seen"
+    lines = [
+        f"{result['protocol']}: {result['contexts']:,} lists of {result['k']} of "
+        f"{result['items']:,} items, {left_out}; {result['relevant']:,} relevant",
+        *result["notes"],
+        " " * wide + "".join(f"{name:>14}" for name in metrics["model"]),
+    ]
+    for name, values in metrics.items():
+        lines.append(f"{name:{wide}}" + "".join(f"{value:14.5f}" for value in values.values()))
     return "\n".join(lines)
 
 
