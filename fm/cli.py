@@ -15,6 +15,7 @@ VERBS = {
     "train": "learn a model from a file, and save it",
     "predict": "predict each row of a file",
     "evaluate": "measure a model on a file with targets",
+    "recommend": "the best items for users or contexts",
     "serve": "answer HTTP requests with predictions",
     "convert": "turn a data file or a model into another format",
 }

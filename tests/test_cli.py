@@ -1,5 +1,6 @@
 """The command lines: what they write, how they complain, and how they end."""
 
+import dataclasses
 import fcntl
 import gzip
 import io
@@ -27,6 +28,8 @@ from fm.errors import ConfigError, DataError
 from fm.formats import recordio, svmlight
 from fm.model import Model, load
 from fm.options import EXIT_CLOSED_PIPE, Parser, add_data_options, command, data_options, run
+from fm.rank_evaluation import evaluate_ranking
+from fm.reading import read
 
 TASKS = (REGRESSOR, CLASSIFIER)
 ROWS = [("ann", "Alien", "30"), ("bob", "Brazil", "41.5"), ("eve", "", "")]
@@ -338,6 +341,100 @@ def test_evaluate_complains(files, task, fails):
     if task == CLASSIFIER:
         fails(r"x\.csv row 2: expected label 0 or 1.*found 2", "evaluate", model, files / "x.csv",
               "--target", "stars")  # fmt: skip
+
+
+@pytest.fixture
+def ranking(tmp_path):
+    """A folder with a model that knows its items, one that does not, and test rows."""
+    train = {"user": list("aabbcc"), "film": list("XYYZXZ"), "rating": [1.0] * 6}
+    data = read(train, target="rating")
+    rng = np.random.default_rng(3)
+    n = data.num_features
+    model = Model(
+        0, rng.normal(size=n), rng.normal(size=(n, 2)), TrainConfig(REGRESSOR, 2),
+        encoder=data.encoder, fields=data.fields, field_names=data.field_names,
+        catalogue=data.catalogue,
+    )  # fmt: skip
+    model.save(tmp_path / "m.safetensors")
+    dataclasses.replace(model, catalogue=None).save(tmp_path / "none.safetensors")
+    lines = ["user,film,stars", "a,Z,5", "b,X,2", "c,W,4", "eve,X,1"]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_evaluate_a_ranking(ranking, capsys):
+    argv = ["evaluate", ranking / "m.safetensors", ranking / "t.csv", "--ranking"]
+    assert start(*argv, "-k", "1") == 0
+    head, unknown, strangers, names, *methods = capsys.readouterr().out.splitlines()
+    assert head == "full ranking: 4 lists of 1 of 3 items, without those seen; 4 relevant"
+    assert unknown == "items unknown to the model: 1 of 4 relevant; they count as misses"
+    assert strangers.startswith("users unknown to the model: 1 rows")
+    assert names.split()[:2] == ["precision@1", "recall@1"] and "novelty@1" in names
+    assert [line[:12].strip() for line in methods] == ["model", "most popular", "item kNN"]
+    assert all(len(line) == len(names) for line in methods)
+    assert float(methods[0].split()[1]) in (0.5, 0.75)  # only what a and b have not met is left
+
+    model = load(ranking / "m.safetensors")
+    for more, options in (
+        (["--sampled", "2"], {"sampled": 2}),
+        (["--include-seen", "-k", "2"], {"exclude": None, "k": 2}),
+        (["--threshold", "4", "--target", "stars"], {"threshold": 4}),
+        (["--user", "user", "--item", "film"], {}),
+    ):
+        assert start(*argv, "--json", *more) == 0
+        found = json.loads(capsys.readouterr().out)
+        data = read(ranking / "t.csv", encoder=model.encoder, target="stars")
+        assert found == evaluate_ranking(model, data, **options)
+
+
+def test_evaluate_a_ranking_of_named_columns(ranking, capsys):
+    argv = ["evaluate", ranking / "none.safetensors", ranking / "t.csv", "--ranking", "--json"]
+    assert start(*argv, "--item", "film", "--user", "user") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["metrics"]) == ["model"] and found["items"] == 3 and found["contexts"] == 4
+    assert found["notes"][-1].endswith("the model remembers no training pairs")
+    # another column than the model's own
+    assert start("evaluate", ranking / "m.safetensors", *argv[2:], "--item", "user") == 2
+    assert "user, item: expected two columns, found user" in capsys.readouterr().err
+
+
+def test_evaluate_a_ranking_by_ranges(files, task, capsys):
+    argv = ["evaluate", files / "s.safetensors", files / "r.libsvm", "--ranking", "--json"]
+    (files / "r.libsvm").write_text("1 1:1 2:1\n1 1:1 3:1\n")
+    assert start(*argv, "--user", "0:1", "--item", "1:3", "-k", "2") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["contexts"] == 1 and found["metrics"]["model"]["recall@2"] == 1
+
+
+def test_evaluate_shows_progress_of_a_ranking(ranking, capsys, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    assert start("evaluate", ranking / "m.safetensors", ranking / "t.csv", "--ranking") == 0
+    assert "ranking" in terminal.getvalue() and "12" in terminal.getvalue()
+
+
+def test_evaluate_a_ranking_complains(ranking, fails):
+    model, rows = ranking / "m.safetensors", ranking / "t.csv"
+    for more in (["-k", "3"], ["--sampled", "9"], ["--include-seen"], ["--item", "film"]):
+        fails(f"{more[0]}: expected --ranking too", "evaluate", model, rows, *more)
+    argv = ["evaluate", model, rows, "--ranking"]
+    fails("--weight: does not apply to --ranking", *argv, "--weight", "stars")
+    fails("argument -k: expected an integer >= 1, found '0'", *argv, "-k", "0")
+    fails("threshold: expected a finite number, found nan", *argv, "--threshold", "nan",
+          "--target", "stars")  # fmt: skip
+    fails("no column is called rating.*with --target", *argv, "--threshold", "4")
+    fails("no target reaches the threshold of 9; the highest is 5", *argv, "--threshold", "9",
+          "--target", "stars")  # fmt: skip
+    fails("item: expected one of the columns.*found 'flim'", *argv, "--item", "flim")
+    fails("does not know which column is the item; train it on data read with --item",
+          "evaluate", ranking / "none.safetensors", *argv[2:])  # fmt: skip
+    ranker = dataclasses.replace(load(model), config=TrainConfig("ranker", 2))
+    ranker.save(ranking / "ranker.safetensors")
+    fails("the model is a ranker, whose scores predict no target.*--ranking",
+          "evaluate", ranking / "ranker.safetensors", rows, "--target", "stars")  # fmt: skip
 
 
 def test_evaluate_the_real_artefact(shared_data, capsys):
