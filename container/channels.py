@@ -5,7 +5,8 @@ another format are refused, and what Pipe mode is: the first epoch's pipe is rea
 the later ones are not opened. Not decided here: how a format is read (``fm.reading``). Floor 5.
 
 A table without a header has its target in the first column, as SageMaker's CSV has; otherwise it is
-the column that `target` names, or the one called rating, label, target, y or click.
+the column that `target` names, or the one called rating, label, target, y or click. For a ranker
+each row is an interaction: no target is needed, and the first column is none.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from container.paths import Paths
-from fm.config import CLASSIFIER, TrainConfig
+from fm.config import CLASSIFIER, RANKER, TrainConfig
 from fm.dataset import Dataset
 from fm.errors import ConfigError, DataError, FMError
 from fm.formats.files import data_files, head_of, looks_like
@@ -168,6 +169,7 @@ def read_all(
         If data are missing or wrong; the message names channel, file and row or record.
     """
     data: dict[str, Dataset] = {}
+    ranker = config.predictor_type == RANKER
     like: dict[str, Any] = {}
     for name in sorted(found, key=lambda name: (name != TRAIN, name)):
         channel = found[name]
@@ -175,12 +177,12 @@ def read_all(
             content = channel.content()
             form = _checked_format(channel, content)
             if name == TRAIN:
-                reading = _reading_options(content, form, options)
+                reading = _reading_options(content, form, options, ranker)
                 if form not in TABLES:
                     reading["num_features"] = config.feature_dim
             else:
                 reading = _like(like, data[TRAIN], form, config)
-            data[name] = read(content, format=form, require_target=True, **reading)
+            data[name] = read(content, format=form, require_target=not ranker, **reading)
             _check_labels(channel, content, data[name], form, reading, config)
         except FMError as err:
             raise type(err)(f"channel {channel.name}: {err}") from err
@@ -210,7 +212,7 @@ def _checked_format(channel: Channel, content: Path | bytes) -> str:
 
 
 def _reading_options(
-    content: Path | bytes, form: str, options: Mapping[str, Any]
+    content: Path | bytes, form: str, options: Mapping[str, Any], ranker: bool
 ) -> dict[str, Any]:
     """Return the options for the train channel: the target of a table without header is known."""
     reading = dict(options)
@@ -222,8 +224,11 @@ def _reading_options(
     names = columns.column_names
     if names == [str(i) for i in range(len(names))]:
         reading["header"] = False
-        reading.setdefault("target", 0)
-        log.info("%s has no header: its target is column %s", form, reading["target"])
+        if not ranker:
+            reading.setdefault("target", 0)
+        target = reading.get("target")
+        what = "it has no target" if target is None else f"its target is column {target}"
+        log.info("%s has no header: %s", form, what)
     return reading
 
 
@@ -263,9 +268,11 @@ def _check_labels(
     config: TrainConfig,
 ) -> None:
     """Refuse labels that a classifier cannot learn, and name the file and the row."""
+    if config.predictor_type != CLASSIFIER:
+        return
     y = data.targets
     first = first_wrong_label(y)
-    if config.predictor_type != CLASSIFIER or first is None:
+    if first is None:
         return
     row, place = first, str(channel.place)
     if isinstance(content, Path):

@@ -6,7 +6,8 @@ must be handed over, and :data:`METRIC_DEFINITIONS` is what to hand over.
 
 Decided here: names, order and punctuation of the lines (those of published logs of the built-in),
 and what is measured on training rows: their scores before the step they cause, as the built-in
-does. Lines about the validation channel are ours. Not decided here: how rows are scored. Floor 5.
+does; for a ranker, the mean loss of an epoch. Lines about the validation channel are ours. Not
+decided here: how rows are scored. Floor 5.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
 from fm.dataset import Dataset, blocks
 from fm.losses import LOSSES
 
@@ -37,15 +38,18 @@ _F1, _AUC = ("binary_f_1.000 <score>", "binary_f_beta"), ("roc_auc <score>", "ro
 NAMES: dict[str, dict[str, tuple[str, str]]] = {
     REGRESSOR: {"rmse": _RMSE, "mse": _MSE, "mae": _MAE},
     CLASSIFIER: {"accuracy": _ACCURACY, "log_loss": _ENTROPY, "f1": _F1},
+    RANKER: {"loss": ("ranking_loss <loss>", "ranking_loss")},
 }
-_VALIDATION = {**NAMES, CLASSIFIER: {**NAMES[CLASSIFIER], "auc": _AUC}}
+_RANKS = {"ndcg": ("ndcg_10 <score>", "ndcg"), "hit_rate": ("hit_rate_10 <score>", "hit_rate")}
+_VALIDATION = {**NAMES, CLASSIFIER: {**NAMES[CLASSIFIER], "auc": _AUC}, RANKER: _RANKS}
+_TEST = {**NAMES, RANKER: _RANKS}
 
 
 def _definitions() -> list[dict[str, str]]:
     host, value = r"#quality_metric: host=\S+, ", r"=(\S+)"
     found = {}
-    for names in _VALIDATION.values():
-        for shown, name in names.values():
+    for task in (REGRESSOR, CLASSIFIER):
+        for shown, name in _VALIDATION[task].values():
             shown = shown.replace("1.000", r"\S+")
             if name != "roc_auc":
                 found[f"test:{name}"] = f"{host}test {shown}{value}"
@@ -53,6 +57,12 @@ def _definitions() -> list[dict[str, str]]:
                 found[f"train:{name}:epoch"] = rf"{host}epoch=\S+, train {shown}{value}"
             found[f"validation:{name}"] = f"{host}validation {shown}{value}"
             found[f"validation:{name}:epoch"] = rf"{host}epoch=\S+, validation {shown}{value}"
+    for shown, name in _RANKS.values():
+        found[f"test:{name}"] = f"{host}test {shown}{value}"
+        found[f"validation:{name}"] = f"{host}validation {shown}{value}"
+    # With these two they are 40, as many as the platform takes.
+    found["validation:ndcg:epoch"] = rf"{host}epoch=\S+, validation ndcg_10 <score>{value}"
+    found["train:ranking_loss:epoch"] = rf"{host}epoch=\S+, train ranking_loss <loss>{value}"
     found["train:progress"] = r"#progress_metric: host=\S+, completed (\S+) %"
     found["train:throughput"] = (
         r"#throughput_metric: host=\S+, train throughput=(\S+) records/second"
@@ -172,7 +182,7 @@ class TrainingLog:
     def __init__(self, host: str, config: TrainConfig, data: Dataset) -> None:
         self.host, self.config, self.data = host, config, data
         self.task = config.predictor_type
-        self._y, self._weight = data.targets, data.weight
+        self._y, self._weight = data.y, data.weight
         self._begun = self._since = time.time()
         self._records = self._batches = self._epochs = self._first_training = 0
         self._progress = 0.0
@@ -194,10 +204,14 @@ class TrainingLog:
             self._first_training = number + 1
         rows, size = epoch.rows, self.config.mini_batch_size
         count = -(-rows.size // size)
-        for batch in range(0, count, self.config.batch_metrics_publish_interval):
-            values = measured(self.task, self._sums(epoch, batch * size, (batch + 1) * size))
-            self._quality(f"epoch={number}, batch={batch} train", values, NAMES)
-        train = self._train[number] = measured(self.task, self._sums(epoch, 0, rows.size))
+        if self.task == RANKER:  # a row has no target to compare its score with
+            train = {"loss": epoch.loss}
+        else:
+            for batch in range(0, count, self.config.batch_metrics_publish_interval):
+                values = measured(self.task, self._sums(epoch, batch * size, (batch + 1) * size))
+                self._quality(f"epoch={number}, batch={batch} train", values, NAMES)
+            train = measured(self.task, self._sums(epoch, 0, rows.size))
+        self._train[number] = train
         self._quality(f"epoch={number}, train", train, NAMES)
         self._quality(f"epoch={number}, validation", epoch.validation, _VALIDATION)
         if epoch.number + 1 == self.config.epochs and not epoch.validation and not epoch.refit:
@@ -235,18 +249,16 @@ class TrainingLog:
         if not interrupted and self._progress < 100:  # stopped early
             self._completed(100.0)
 
-    def test(self, data: Dataset, scores: np.ndarray) -> dict[str, float]:
-        """Write and return how good the model is on the test channel."""
+    def test(self, data: Dataset, values: Mapping[str, float]) -> None:
+        """Write how good the model is on the test channel."""
         since = time.time()
-        values = measured(self.task, sums(self.task, scores, data.targets, data.weight))
         count = -(-data.num_rows // self.config.mini_batch_size)
         self._records, self._batches, self._epochs = data.num_rows, count, 0
         self._iterator("test_data_iter", data.num_rows, count, since=since)
         for name, value in values.items():
-            shown = NAMES[self.task][name][0].partition(" ")[0]
+            shown = _TEST[self.task][name][0].partition(" ")[0]
             log.info("#test_score (%s) : (%r, %r)", self.host, shown, value)
-        self._quality("test", values, NAMES)
-        return values
+        self._quality("test", values, _TEST)
 
     def saved(self, path: Path, since: float) -> None:
         """Write that the model is in a file, which took the time since `since`."""
@@ -290,6 +302,7 @@ class TrainingLog:
 
     def _sums(self, epoch: Epoch, start: int, stop: int) -> np.ndarray:
         rows = epoch.rows[start:stop]
+        assert self._y is not None  # there is one, but for a ranker
         weight = None if self._weight is None else self._weight[rows]
         total = sums(self.task, epoch.scores[start:stop], self._y[rows], weight)
         count, score = epoch.padding

@@ -7,7 +7,7 @@ processes and sockets (``fm.serving.server``).
 
 ==========================  =====================================================================
 GET /ping                   200: the model is loaded and has answered; 503: it is being loaded
-POST /invocations           predictions for the rows in the body
+POST /invocations           predictions for the rows in the body, or the best items for them
 GET /execution-parameters   how a batch transform should send its data
 POST /models                load a model (multi-model endpoints)
 GET /models[/NAME]          list the models, or one
@@ -37,6 +37,7 @@ from werkzeug.exceptions import HTTPException
 from fm.errors import ConfigError
 from fm.model import Model
 from fm.options import Parser, positive, run
+from fm.serving import recommending
 from fm.serving.bodies import decode, predictions
 from fm.serving.limits import Limits, cores
 from fm.serving.media import (
@@ -61,7 +62,9 @@ EXAMPLES = """\
   fm serve model/ --host 0.0.0.0 --port 80 --workers 4
   fm serve model.tar.gz                               an artefact of SageMaker's built-in
   curl localhost:8080/invocations -H 'content-type: application/json' \\
-       -d '{"instances": [{"user": "42", "film": "Alien (1979)"}]}'"""
+       -d '{"instances": [{"user": "42", "film": "Alien (1979)"}]}'
+  curl localhost:8080/invocations -H 'content-type: application/json' \\
+       -d '{"recommend": {"user": "42", "k": 10}}'"""
 
 
 class Answer(NamedTuple):
@@ -147,8 +150,8 @@ class Service:
             raise Refusal(404, "this endpoint serves several models; use /models/NAME/invoke")
         return self.models.get(name)
 
-    def _answer_type(self, accept: str | None, form: str) -> str:
-        return answer_type(accept, form, self.default_accept, self.batch)
+    def _answer_type(self, accept: str | None, form: str, lists: bool = False) -> str:
+        return answer_type(accept, form, self.default_accept, self.batch, lists)
 
     def _predict(
         self, model: Model, body: bytes, content: Content, media_type: str, accept: str | None
@@ -157,6 +160,11 @@ class Service:
         del body  # may be large, and is not needed for what follows
         if rows.form != content.form:  # lines of JSON that were announced as JSON
             media_type = self._answer_type(accept, rows.form)
+        if rows.asked is not None:
+            media_type = self._answer_type(accept, rows.form, lists=True)
+            return Answer(
+                200, media_type, recommending.answer(model, rows.X, rows.asked, media_type)
+            )
         scores, labels = predictions(model, rows)
         return Answer(200, media_type, answer(media_type, scores, labels))
 
@@ -167,6 +175,7 @@ def warm_up(model: Model) -> None:
     for rows in (1, 2):
         found = decode(empty * rows, Content(JSONLINES, "utf-8"), model)
         answer("application/json", *predictions(model, found))
+    recommending.warm_up(model)
 
 
 def read_body(environ: dict[str, Any], limit: int) -> bytes:

@@ -7,12 +7,14 @@ knows HTTP servers. Floor 4.
 ==============  ===================================================================================
 format          rows
 ==============  ===================================================================================
-JSON            ``{"instances": [INSTANCE, ...]}``, or one document a line as in JSON Lines
+JSON            | ``{"instances": [INSTANCE, ...]}``, or one document a line as in JSON Lines
+                | ``{"recommend": INSTANCE}`` or ``{"recommend": [INSTANCE, ...]}``
 JSON Lines      an INSTANCE in each line, or a document with instances
 INSTANCE        | dense: ``{"features": [1.5, 0, 2]}``, a value for each feature
                 | ``{"data": {"features": {"values": [1.5, 0, 2]}}}``
                 | sparse: ``{"data": {"features": {"keys": [0, 2], "values": [1.5, 2]}}}``
                 | named: ``{"user": "42", "film": "Alien (1979)"}``, if the model knows columns
+                | with ``"k": 10``: a context to recommend items for (``fm.serving.recommending``)
 CSV             the model's columns, with or without a line that names them; or a value for each
                 feature
 libsvm          ``LABEL INDEX:VALUE ...``; the label may be left out and is not used
@@ -43,6 +45,8 @@ from fm.formats.svmlight import read_libsvm
 from fm.losses import LOGISTIC
 from fm.model import Model
 from fm.serving.media import CSV, JSON, JSONLINES, LIBSVM, RECORDIO, Content, Refusal
+from fm.serving.media import shown as _shown
+from fm.serving.recommending import Asked, Asking
 
 _PIECE = 1 << 17  # bytes of JSON parsed at a time: some milliseconds
 _HEAD = re.compile(rb'\s*\{\s*"instances"\s*:\s*\[')
@@ -52,7 +56,6 @@ _NO_LABEL = re.compile(rb"(?m)^(?=[ \t]*[0-9]+:)")
 _ROW = re.compile(r"^(?:row|data row) (\d+)")
 _NUMBERS, _WHOLE = frozenset((int, float)), frozenset((int,))
 _LARGEST = float(np.finfo(np.float32).max)
-_SHOWN = 60  # characters of what was found in a message
 
 
 class Rows(NamedTuple):
@@ -61,6 +64,7 @@ class Rows(NamedTuple):
     X: sp.csr_matrix | None  # in fm's layout but for order and duplicates; None: see `one`
     one: tuple[Any, Any] | None  # (indices, values) of a single row, for Model.score_row
     form: str  # what the body really was: JSON Lines may come as JSON
+    asked: list[Asked] | None = None  # rows are contexts, for which these are to be recommended
 
 
 def decode(body: bytes, content: Content, model: Model) -> Rows:
@@ -107,6 +111,7 @@ class _Batch:
         self.encoder: Any = model.encoder  # None: there are no named rows
         self.columns = frozenset(() if self.encoder is None else self.encoder.field_names)
         self.count = 0
+        self.asking: Asking | None = None
         self.done: list[sp.csr_matrix] = []
         self._start_run("")
 
@@ -123,6 +128,9 @@ class _Batch:
         """Add an instance in any of the three forms of JSON."""
         if type(instance) is not dict:
             raise self.wrong(f"expected an object, found {_shown(instance)}")
+        if "k" in instance and "k" not in self.columns:
+            self.add_asking(instance)
+            return
         features = None if "features" in self.columns else instance.get("features")
         data = None if "data" in self.columns else instance.get("data")
         if features is not None and data is not None:
@@ -191,15 +199,43 @@ class _Batch:
         self.named.append(columns)
         self.count += 1
 
+    def add_asking(self, instance: Any) -> None:
+        """Add a context; what is to be recommended for it is kept aside."""
+        if type(instance) is not dict:
+            raise self.wrong(f"expected an object, found {_shown(instance)}")
+        try:
+            if self.asking is None:
+                self.asking = Asking(self.model, self.columns)
+            if self.count != len(self.asking.asked):
+                raise self.wrong(
+                    "expected a row to score, as before, found one that asks for recommendations; "
+                    "send them in two requests"
+                )
+            context = self.asking.add(instance)
+        except DataError as err:
+            raise self.wrong(str(err)) from None
+        if context or self.columns:
+            self.add(context)
+        else:
+            self.add_sparse([], [])
+
     def rows(self, form: str) -> Rows:
         """Return what was collected."""
-        if self.count == 1 and not self.done:
+        asked = None
+        if self.asking is not None:
+            asked = self.asking.asked
+            if len(asked) < self.count:
+                raise self.wrong(
+                    "expected k, as before, found a row to score; send them in two requests",
+                    len(asked) + 1,
+                )
+        elif self.count == 1 and not self.done:
             return Rows(None, self._only_row(), form)
         self.end_run()
         if not self.done:
-            return Rows(sp.csr_matrix((0, self.limit), dtype=np.float32), None, form)
+            return Rows(sp.csr_matrix((0, self.limit), dtype=np.float32), None, form, asked)
         X = self.done[0] if len(self.done) == 1 else sp.vstack(self.done, format="csr")
-        return Rows(X, None, form)
+        return Rows(X, None, form, asked)
 
     def wrong(self, problem: str, number: int | None = None) -> Refusal:
         """Return the complaint about an instance; by default about the one to be added."""
@@ -280,14 +316,6 @@ def _renumbered(err: FMError, first: int) -> Refusal:
     return Refusal(400, _ROW.sub(lambda m: f"instance {int(m[1]) + first - 1}", str(err)))
 
 
-def _shown(value: Any) -> str:
-    try:
-        text = orjson.dumps(value).decode()
-    except TypeError:  # an integer beyond 64 bits
-        text = str(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
-
-
 def _length(value: Any) -> str:
     return f"{len(value)} of them" if type(value) is list else _shown(value)
 
@@ -366,6 +394,10 @@ def _add_document(batch: _Batch, document: Any) -> None:
             raise Refusal(400, f"body: expected a list of instances, found {_shown(instances)}")
         for instance in instances:
             batch.add(instance)
+    elif type(document) is dict and "recommend" in document and "recommend" not in batch.columns:
+        wishes = document["recommend"]
+        for wish in wishes if type(wishes) is list else [wishes]:
+            batch.add_asking(wish)
     elif type(document) is dict:
         batch.add(document)
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -30,6 +30,7 @@ REQUEST_TYPES = {
     "application/x-recordio-protobuf": RECORDIO,
 }
 ANSWER_TYPES = {name: form for name, form in REQUEST_TYPES.items() if form != LIBSVM}
+LIST_TYPES = {name: form for name, form in ANSWER_TYPES.items() if form in (JSON, JSONLINES)}
 # Bodies in these encodings are understood; a list, as some codecs of Python take quadratic time.
 _CHARSETS = {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "windows-1252"}
 _SAME_FAMILY = {
@@ -39,6 +40,7 @@ _SAME_FAMILY = {
     LIBSVM: "text/csv",
     RECORDIO: "application/json",
 }
+_SHOWN = 60  # characters of what was found in a message
 _BLOCK = 8192  # predictions written at a time: a call that holds the interpreter stays short
 
 
@@ -57,6 +59,15 @@ class Refusal(Exception):  # noqa: N818  (an answer, not a fault of ours)
         super().__init__(message)
         self.status = status
         self.message = message
+
+
+def shown(value: Any) -> str:
+    """Return what a request said, as the beginning of its JSON, for a message."""
+    try:
+        text = orjson.dumps(value).decode()
+    except TypeError:  # an integer beyond 64 bits
+        text = str(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 class Content(NamedTuple):
@@ -93,7 +104,9 @@ def content_of_type(header: str | None) -> Content:
 
 
 @lru_cache(maxsize=256)
-def answer_type(accept: str | None, form: str, default: str | None, batch: bool) -> str:
+def answer_type(
+    accept: str | None, form: str, default: str | None, batch: bool, lists: bool = False
+) -> str:
     """Return the media type of the answer.
 
     Parameters
@@ -106,6 +119,8 @@ def answer_type(accept: str | None, form: str, default: str | None, batch: bool)
         The media type to answer where the client leaves the choice.
     batch : bool
         Whether this is a batch transform, whose answers are joined: JSON Lines for RecordIO.
+    lists : bool
+        Whether the answer is lists of items, which are written in JSON or JSON Lines only.
 
     Raises
     ------
@@ -119,12 +134,15 @@ def answer_type(accept: str | None, form: str, default: str | None, batch: bool)
     >>> answer_type(None, "recordio", None, True)
     'application/jsonlines'
     """
+    types = LIST_TYPES if lists else ANSWER_TYPES
+    if default not in types:
+        default = None
     ours = default or (_SAME_FAMILY[JSONLINES if batch and form == RECORDIO else form])
     if accept is None or not accept.strip():
         return ours
     ranges = [_range(part) for part in accept.split(",") if part.strip()]
     best, chosen = (0.0, 0), None
-    for name in dict.fromkeys([ours, *ANSWER_TYPES]):
+    for name in dict.fromkeys([ours, *types]):
         family = name.partition("/")[0] + "/*"
         for detail, pattern in ((2, name), (1, family), (0, "*/*")):
             weights = [weight for found, weight in ranges if found == pattern]
@@ -134,8 +152,9 @@ def answer_type(accept: str | None, form: str, default: str | None, batch: bool)
                     best, chosen = rank, name
                 break
     if chosen is None:
+        what = " for recommendations" if lists else ""
         raise Refusal(
-            406, f"Accept: expected one of {', '.join(ANSWER_TYPES)}, found {accept[:80]!r}"
+            406, f"Accept: expected one of {', '.join(types)}{what}, found {accept[:80]!r}"
         )
     return chosen
 

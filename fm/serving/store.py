@@ -18,6 +18,7 @@ import orjson
 from fm.errors import ConfigError, FMError
 from fm.formats.storage import atomic_output
 from fm.model import Model, load
+from fm.serving import recommending
 from fm.serving.limits import memory
 from fm.serving.media import Refusal
 
@@ -104,6 +105,7 @@ class ModelStore:
             except MemoryError:
                 raise self._full(used) from None
             size = model.V.nbytes + 3 * model.w.nbytes  # and two vectors made for scoring
+            size += recommending.memory(model)
             if used + size > self.max_bytes:
                 raise self._full(used)
             self._entries[name] = _Entry(url, size, model)

@@ -25,6 +25,7 @@ _LINGER = 2  # seconds that a client has to read the last answer before its conn
 _WATCHED = 1 << 16  # bytes of a request that are awaited before a thread is called
 _SHORT_BYTES = 1 << 13  # of a request that is answered at once; a thread would cost more
 _QUICK = b"POST /invocations ", b"GET /ping "
+_SLOW = b'"k"', b'"recommend"'  # a list may look at a million items
 _WHOLE, _SHORT = "whole", "short"
 _AHEAD = 16  # clients more than another process has: it should take the next one
 _PATIENCE = 0.05  # seconds that it may take for that
@@ -256,6 +257,7 @@ def _arrived(conn: TConn, client: socket.socket) -> str:
     if waits:
         return ""
     short = len(seen) == needed < _SHORT_BYTES and seen.startswith(_QUICK)
+    short = short and not any(mark in seen for mark in _SLOW)
     return _SHORT if short or not seen else _WHOLE  # nothing: the client has left
 
 

@@ -69,6 +69,7 @@ CHECKS = {
     38: "the article, top to bottom",
     39: "channels mounted read-only",
     40: "model.tar.gz beside others; model_algo-1",
+    41: "a ranker's job, and lists of items",
 }
 
 
