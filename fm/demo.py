@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.resources import as_file, files
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,8 @@ from fm.train import interruptible
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from fm.recommender import Recommendations
 
 SEED = 0
 HELD_OUT = 0.1  # of the people, and of the ratings of the others
@@ -46,10 +48,12 @@ STRANGERS: tuple[dict[str, str], ...] = (
         "region": "East South Central",
     },
 )
+RATINGS = {"Italy": 5.0, "India": 1.0, "Thailand": 1.0}  # what the first of them tells next
 FM_IDS, FM_ANSWERS = "FM, ids", "FM, ids and answers"
 _DAMPING = 5.0  # of the bias model: an average counts as if so many ratings more were average
 _SWEEPS = 15  # over people and cuisines, until their averages fit together
 _TOP = 5  # cuisines that are shown
+_REASONS = 3  # terms of a score that are shown
 _EVERY = 5  # epochs, from one line of progress to the next
 
 
@@ -187,7 +191,7 @@ def _trained(name: str, columns: list[str], table: pa.Table, split: Split) -> tu
 
     begun = time.perf_counter()
     rows = table.select([*columns, "rating"]).take(split.train)
-    data = read(rows, target="rating", categorical=columns)
+    data = read(rows, target="rating", categorical=columns, user="user", item="cuisine")
     model = fit(data, TrainConfig(seed=SEED), callbacks=[_say_epoch], progress=False)
     seconds = time.perf_counter() - begun
     return model, _line(name, model.predict(table.select(columns)), table, split, seconds)
@@ -224,20 +228,28 @@ def _recommendations(table: pa.Table, split: Split, with_ids: Model, with_answer
         ", ".join(f"{cuisine_names[cuisines[row]]} {y[row]:.0f}" for row in rows)
         for rows in (order[:_TOP], order[-_TOP:])
     )
-    rated = set(cuisines[users == person].tolist())
-    new = [name for code, name in enumerate(cuisine_names) if code not in rated]
+    rated = [cuisine_names[code] for code in set(cuisines[users == person].tolist())]
+    best = with_ids.recommend(names[person], _TOP, exclude=rated)
     lines = [
         f"\nPerson {names[person]} rated {likes}, ... {dislikes}.",
-        f"  the best of {len(new)} cuisines without a rating ({FM_IDS}):",
-        f"    {_best(with_ids, {'user': names[person]}, new)}",
+        f"  the best of {len(cuisine_names) - len(rated)} cuisines without a rating ({FM_IDS}):",
+        f"    {_listed(best)}",
+        f"    {_why(with_ids, {'user': names[person]}, best)}",
     ]
     for answers in STRANGERS:
-        described = ", ".join(f"{name} {value}" for name, value in answers.items())
+        best = with_answers.recommend(answers, _TOP)
         lines += [
-            f"A new person: {described}.",
+            f"A new person: {', '.join(f'{name} {value}' for name, value in answers.items())}.",
             f"  the best of all cuisines ({FM_ANSWERS}):",
-            f"    {_best(with_answers, answers, cuisine_names)}",
+            f"    {_listed(best)}",
+            f"    {_why(with_answers, answers, best)}",
         ]
+    told = ", ".join(f"{cuisine} {rating:.0f}" for cuisine, rating in RATINGS.items())
+    lines += [
+        f"The first of the two now rates {told}.",
+        "  the best of the others, after folding these in, without training again:",
+        f"    {_listed(with_answers.recommend(STRANGERS[0], _TOP, ratings=RATINGS))}",
+    ]
     return "\n".join(lines)
 
 
@@ -250,13 +262,18 @@ def _opinionated_person(users: np.ndarray, y: np.ndarray, cuisines: int) -> int:
     return int(np.argmax(spread))
 
 
-def _best(model: Model, person: dict[str, str], cuisines: list[str]) -> str:
-    """Return the cuisines with the highest predictions for a person, with the predictions."""
-    assert model.encoder is not None
-    blank: dict[str, Any] = dict.fromkeys(model.encoder.field_names)  # None: unknown
-    scores = model.predict([{**blank, **person, "cuisine": cuisine} for cuisine in cuisines])
-    best = np.argsort(-scores, kind="stable")[:_TOP]
-    return ", ".join(f"{cuisines[i]} {scores[i]:.1f}" for i in best)
+def _listed(best: Recommendations) -> str:
+    """Return the cuisines recommended to one person, with the predictions."""
+    pairs = zip(best.ids()[0], best.scores[0].tolist(), strict=True)
+    return ", ".join(f"{cuisine} {score:.1f}" for cuisine, score in pairs)
+
+
+def _why(model: Model, person: dict[str, str], best: Recommendations) -> str:
+    """Return the strongest terms of the first prediction, in a line."""
+    cuisine = best.ids()[0][0]
+    found = model.explain({**person, "cuisine": cuisine})
+    terms = ", ".join(f"{name} {value:+.2f}" for name, value in found.terms(_REASONS))
+    return f"why {cuisine}: {found.bias:.2f} for everything, {terms}"
 
 
 # -- what is shown ---------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ r"""A film recommender on Amazon SageMaker, from the ratings to the clean-up.
 MovieLens 100K becomes one-hot rows (943 people + 1,682 films = 2,625 features) in
 RecordIO-protobuf; a training job learns who likes what (a rating of 4 or 5); an endpoint answers;
 it is asked for predictions and for the films that one person would like most; then it is deleted.
+In local mode the model file is on this machine: fm opens it, recommends, and says why.
 
 In a virtual environment, one for each SDK:
 
@@ -44,12 +45,15 @@ import scipy.sparse as sp
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # fm, from the clone this lies in
 
 from container.logs import METRIC_DEFINITIONS  # noqa: E402
+from fm.errors import ModelFileError  # noqa: E402
 from fm.formats.recordio import write_spmatrix_to_sparse_tensor  # noqa: E402
+from fm.model import Model, load  # noqa: E402
 
 JSON, RECORDIO = "application/json", "application/x-recordio-protobuf"
 PUBLISHER = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 FILES = ("ua.base", "ua.test", "u.item")
 DUMMY_ROLE = "arn:aws:iam::111111111111:role/local"
+FILE = "file://"
 ROWS_PER_REQUEST = 500
 
 # What --tune tries. The objective is measured on the channel `validation`, so that the channel
@@ -247,6 +251,11 @@ class Sdk2:
         about = {"ContentType": content_type, "Accept": accept}
         return self.predictor.predict(body, initial_args=about)
 
+    def artifact(self) -> Path | None:
+        """Return the model's archive, if it is on this machine."""
+        address = str(self.estimator.model_data)
+        return Path(address[len(FILE) :]) if address.startswith(FILE) else None
+
     def clean_up(self) -> None:
         """Delete what costs: the endpoint, and what belongs to it."""
         if self.predictor is not None:
@@ -393,6 +402,11 @@ class Sdk3:
         answer = self.endpoint.invoke(body=body, content_type=content_type, accept=accept)
         return answer.body.read()
 
+    def artifact(self) -> Path | None:
+        """Return the model's archive, if it is on this machine."""
+        address = str(self.model_data)
+        return Path(address[len(FILE) :]) / "model.tar.gz" if address.startswith(FILE) else None
+
     def clean_up(self) -> None:
         """Delete what costs: the endpoint, and what belongs to it."""
         if self.options.local:
@@ -452,15 +466,20 @@ def show_predictions(backend: Sdk2 | Sdk3, data: MovieLens) -> None:
         )
 
 
+def unseen(data: MovieLens, user: int) -> np.ndarray:
+    """Return the films that a person has not rated, in neither part."""
+    parts = [part.film[part.user == user] for part in (data.train, data.test)]
+    return np.setdiff1d(np.arange(len(data.titles)), np.concatenate(parts))
+
+
 def recommend(backend: Sdk2 | Sdk3, data: MovieLens, user: int, top: int) -> None:
-    """Score every film that a person has not rated, and print the best."""
-    mine = data.train.user == user
-    seen = np.union1d(data.train.film[mine], data.test.film[data.test.user == user])
-    films = np.setdiff1d(np.arange(len(data.titles)), seen)
+    """Have the endpoint score every film that a person has not rated, and print the best."""
+    mine, films = data.train.user == user, unseen(data, user)
     found = np.array([score for part in _scored(backend, data, user, films) for score in part])
     best = np.argsort(-found, kind="stable")[:top]
     favourites = data.train.film[mine][np.argsort(-data.train.rating[mine], kind="stable")][:3]
-    print(f"\nperson {user + 1} rated {seen.size} films, among the best of them:")
+    rated = len(data.titles) - films.size
+    print(f"\nperson {user + 1} rated {rated} films, among the best of them:")
     for film in favourites:
         print(f"           {data.titles[film]}")
     print(f"of the other {films.size:,}, these {best.size} would be liked most:")
@@ -476,6 +495,50 @@ def _scored(
         part = films[start : start + ROWS_PER_REQUEST]
         body = records(data.one_hot(np.full(part.size, user), part))
         yield [prediction["score"] for prediction in scores(backend, body, RECORDIO)]
+
+
+def open_artifact(backend: Sdk2 | Sdk3) -> Model | None:
+    """Return the model that was trained, if its archive is on this machine."""
+    path = backend.artifact()
+    if path is None or not path.exists():
+        return None
+    try:
+        return load(path)
+    except ImportError as err:
+        print(f"\nthe model file is not opened: {err}; pip install safetensors")
+    except ModelFileError as err:
+        print(f"\nthe model file is not opened: {err}")
+    return None
+
+
+def recommend_locally(model: Model, data: MovieLens, user: int, top: int) -> None:
+    """Print the films that a model file recommends to a person, and why.
+
+    The log-odds of a liking are a sum: what holds for all that the person rates, what holds for all
+    who rate the film, and what the two have in common.
+    """
+    first = data.num_users  # of the films' features
+    if model.catalogue is None:
+        print("\nthe model file recommends nothing: it was trained without the hyperparameter item")
+        return
+    candidates = [str(first + film) for film in unseen(data, user).tolist()]
+    best = model.recommend(str(user), top, exclude=None, candidates=candidates).ids()[0]
+    mine = (data.train.user == user) & (liked(data.train) == 1)
+    favourites = {str(first + film) for film in data.train.film[mine].tolist()}
+    print("\nthe same by the model file, without the endpoint, and why (log-odds):")
+    for place, feature in enumerate(best, 1):
+        found = model.explain(([user, int(feature)], None))
+        (_, person), (_, film) = found.linear
+        together = found.total - found.bias - person - film
+        print(f"  {place:2}. {data.titles[int(feature) - first]}")
+        print(
+            f"      {found.probability:.3f}: the person {found.bias + person:+.2f}, the film "
+            f"{film:+.2f}, the two together {together:+.2f}"
+        )
+        alike = model.similar_items(feature, len(data.titles)).ids
+        nearest = next((other for other in alike if other in favourites), None)
+        if nearest is not None:
+            print(f"      of what the person liked, most like {data.titles[int(nearest) - first]}")
 
 
 # -- command line ----------------------------------------------------------------------------------
@@ -548,6 +611,8 @@ def main(words: list[str] | None = None) -> None:
             "num_factors": 64,
             "epochs": 100,
             "seed": options.seed,
+            "user": f"0:{data.num_users}",  # which features are people, and which are films:
+            "item": f"{data.num_users}:{data.num_features}",  # for recommending
             **dict(options.given),
         }
         if options.tune:
@@ -560,6 +625,9 @@ def main(words: list[str] | None = None) -> None:
             backend.deploy()
             show_predictions(backend, data)
             recommend(backend, data, options.user - 1, options.top)
+            model = open_artifact(backend)
+            if model is not None:
+                recommend_locally(model, data, options.user - 1, options.top)
         finally:
             if options.keep:
                 print("\nthe endpoint, if there is one, is left running: delete it when done")

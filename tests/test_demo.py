@@ -78,17 +78,37 @@ def test_recommendations_for_a_known_person_are_cuisines_without_a_rating(shown)
     person = re.search(r"^Person (\d+) rated ", shown, re.M)[1]
     table, _ = load_survey()
     rated = {row["cuisine"] for row in table.to_pylist() if row["user"] == person}
-    first, *others = re.findall(r"\):\n    (.*)$", shown, re.M)
+    first, *others = re.findall(r":\n    (.*)$", shown, re.M)
     named = re.findall(r"([A-Z][A-Za-z ]+?) (\d\.\d)", first)
     assert len(named) == 5
     assert not {name for name, _ in named} & rated
     scores = [float(score) for _, score in named]
     assert scores == sorted(scores, reverse=True)
-    assert len(others) == len(set(others)) == 2  # two new people are told different things
+    assert len(others) == len(set(others)) == 3  # two new people, and one of them after ratings
+
+
+def test_reasons_add_up_to_the_score_that_is_shown(shown):
+    lists = re.findall(r"^    ([A-Z][A-Za-z ]+?) (\d\.\d), .*\n    why (.*): (.*)$", shown, re.M)
+    assert len(lists) == 3
+    for best, score, cuisine, reasons in lists:
+        assert best == cuisine
+        bias, *terms = re.findall(r"(\d\.\d\d) for everything| ([+-]\d\.\d\d)(?:,|$)", reasons)
+        total = float(bias[0]) + sum(float(value) for _, value in terms)
+        assert float(score) == pytest.approx(total, abs=0.08)
+
+
+def test_three_ratings_change_what_a_new_person_is_told(shown):
+    told = shown.partition("The first of the two now rates Italy 5, India 1, Thailand 1.")[2]
+    best = re.search(r":\n    (.*)$", told, re.M)[1]
+    before = re.findall(r":\n    (.*)$", shown, re.M)[1]
+    assert not re.search("Italy|India|Thailand", best)  # these are known now
+    highest = [float(re.search(r"\d\.\d", text)[0]) for text in (before, best)]
+    assert highest[0] > highest[1] + 0.3  # who dislikes two of three is not told 4.7
 
 
 def test_answers_of_the_new_people_are_answers_that_somebody_gave():
     table, fields = load_survey()
+    assert set(fm.demo.RATINGS) <= set(table["cuisine"].to_pylist())
     for stranger in fm.demo.STRANGERS:
         assert set(stranger) <= set(fields)
         for name, value in stranger.items():
