@@ -124,7 +124,7 @@ class Catalogue:
         if number is None:
             from difflib import get_close_matches
 
-            close = get_close_matches(_text(item), list(self.item_ids[:100_000]), n=1)
+            close = get_close_matches(_text(item), list(self.item_ids[:5000]), n=1)
             meant = f"; did you mean {close[0]!r}?" if close else ""
             raise DataError(
                 f"{self.item}: expected one of the {self.num_items} items of the model, found "

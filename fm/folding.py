@@ -168,7 +168,13 @@ class Folding:
             gradient = A.T @ (w * loss.gradient(scores, y)) + a
             hessian = (A.T * curvature) @ A
             hessian[np.diag_indices_from(hessian)] += 1.0
-            step = np.linalg.solve(hessian, gradient)
+            try:
+                step = np.linalg.solve(hessian, gradient)
+            except np.linalg.LinAlgError as err:
+                raise DataError(
+                    "fold_in: the rows or targets are so large that nothing can be learnt of them; "
+                    "scale the numbers in them"
+                ) from err
             if squared:
                 a = a - step
                 break

@@ -48,7 +48,7 @@ def heat_map(model: Model, data: Any, *, save: str | os.PathLike[str] | None = N
     top = max(float(strength.max()), float(linear.max()), 1e-12)
     picture = axes.imshow(shown, cmap="viridis", vmin=0, vmax=top)
     alone.imshow(linear[:, None], cmap="viridis", vmin=0, vmax=top)
-    labels = [one_line(name, _WIDTH) for name in names]
+    labels = [_label(name, _WIDTH) for name in names]
     axes.set_xticks(range(count), labels, rotation=90)
     axes.set_yticks(range(count), labels)
     alone.set_xticks([0], ["alone"], rotation=90)
@@ -86,23 +86,29 @@ def bars(model: Model, row: Any, *, save: str | os.PathLike[str] | None = None) 
     terms = [(name, value) for name, value in found.linear]
     terms += [(f"{first} x {second}", value) for first, second, value in found.pairs]
     terms.sort(key=lambda term: -abs(term[1]))
-    terms = [("bias", found.bias), *terms[:_BARS]]
-    rest = found.total - sum(value for _, value in terms)
+    terms = terms[:_BARS]  # without the bias, which would dwarf the others
+    rest = found.total - found.bias - sum(value for _, value in terms)
     if abs(rest) > 1e-9 * max(1.0, abs(found.total)):
         terms.append(("all others", rest))
+    if not terms:
+        terms = [("nothing", 0.0)]
     names, values = zip(*terms, strict=True)
     figure = _figure((8, 1.2 + 0.3 * len(terms)))
     axes = figure.subplots()
     colors = ["tab:blue" if value >= 0 else "tab:orange" for value in values]
-    axes.barh([one_line(name, 2 * _WIDTH) for name in names], values, color=colors)
+    axes.barh([_label(name, 2 * _WIDTH) for name in names], values, color=colors)
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("added to the score")
-    text = f"score {found.total:.4g}"
+    text = f"score {found.total:.4g}, of which bias {found.bias:.4g}"
     if found.probability is not None:
         text += f", probability {found.probability:.3f}"
     axes.set_title(text)
     return _saved(figure, save)
+
+
+def _label(name: str, width: int) -> str:
+    return one_line(name, width).replace("$", r"\$")  # which would begin a formula
 
 
 def _figure(size: tuple[float, float]) -> Any:

@@ -154,6 +154,8 @@ def _batches(
         raise ConfigError(f"--append: the input has no columns ({form}); leave it out")
     from fm.formats.tables import iter_batches
 
+    if options.pop("zero_based", None) is not None:
+        raise ConfigError("--zero-based: does not apply to a table; leave it out")
     options.setdefault("format", form)
     for table in iter_batches(source, expect=model.encoder.field_names, **options):
         yield Dataset(model.encoder.transform(table)), table

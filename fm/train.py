@@ -60,7 +60,8 @@ EXAMPLES = """\
                                                   no ratings, only who met what: learn to rank
   fm train big.parquet --checkpoint big.checkpoint --resume
 then:
-  fm predict model.safetensors new.csv"""
+  fm predict model.safetensors new.csv
+  fm recommend model.safetensors --user 42"""
 
 _TASK_OF_METRIC = {metric: task for task, metrics in METRICS.items() for metric in metrics}
 _MOST_FIELDS = 12  # that are shown
@@ -118,10 +119,11 @@ def _train(args: argparse.Namespace) -> int:
         say("resume", _text_of_checkpoint(args.checkpoint))
     if test is not None:
         report["test"] = _measured(model, data, test)
+        what = _WHAT_OF_RANKERS if config.predictor_type == RANKER else _WHAT
         for name, values in report["test"].items():
-            say("test" if name == "metrics" else "", f"{_text_of(values)}  {_WHAT[name]}")
+            say("test" if name == "metrics" else "", f"{_text_of(values)}  {what[name]}")
     say("saved", f"{path} ({path.stat().st_size / 1e6:.2f} MB)")
-    say("next", _next_command(args, path))
+    say("next", _next_command(args, config, path))
     if args.json:
         sys.stdout.write(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n")
     return EXIT_INTERRUPTED if interrupted.is_set else 0
@@ -365,6 +367,11 @@ def _constant(training: Dataset, task: str, data: Dataset) -> dict[str, float]:
 
 
 def _measured(model: Model, training: Dataset, test: Dataset) -> dict[str, Any]:
+    if model.config.predictor_type == RANKER:
+        from fm.rank_evaluation import evaluate_ranking
+
+        found = evaluate_ranking(model, test)["metrics"]
+        return {"metrics": found["model"], "baseline": found.get("most popular", {})}
     task = model.config.predictor_type
     return {
         "metrics": metrics_of(task, model.scores(test), test.targets, test.weight),
@@ -391,6 +398,7 @@ def _warn_of_a_useless_model(model: Model, baseline: dict[str, float]) -> None:
 # -- what is shown ---------------------------------------------------------------------------------
 
 _WHAT = {"metrics": "(the model)", "baseline": "(always the training mean)"}
+_WHAT_OF_RANKERS = {"metrics": "(the model, all items ranked)", "baseline": "(most popular first)"}
 
 
 def _say(name: str, text: str) -> None:
@@ -472,8 +480,10 @@ def _text_of_checkpoint(path: str) -> str:
     return f"{path} was not written yet (it is every half a minute): --resume would start afresh"
 
 
-def _next_command(args: argparse.Namespace, path: Path) -> str:
+def _next_command(args: argparse.Namespace, config: TrainConfig, path: Path) -> str:
     """Return a command that uses the model, ready to run."""
+    if config.predictor_type == RANKER:
+        return shlex.join([*command("recommend"), str(path), "--all", "--output", "lists.csv"])
     words = [*command("predict"), str(path), args.test or args.data]
     for name in ("format", "delimiter"):
         if getattr(args, name) is not None:

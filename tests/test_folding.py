@@ -530,3 +530,14 @@ def test_columns_that_cannot_get_another_value():
                 Folding(model, "price", noise=1.0)
     with pytest.raises(DataError, match="with_feature: expected 1 factors.*shape \\(2,\\)"):
         with_feature(model, Folded("user", 0.0, np.ones(2)), "new")
+
+
+def test_numbers_that_are_too_large_to_learn_from(monkeypatch):
+    def singular(*_):
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    model = knowing_model()
+    folding = Folding(model, "user")
+    monkeypatch.setattr(np.linalg, "solve", singular)
+    with pytest.raises(DataError, match="fold_in: the rows or targets are so large"):
+        folding.fold(model.as_dataset([{"film": "f1"}]).X, [3])

@@ -7,6 +7,7 @@ import pytest
 from test_explaining import TABLE, model_of
 
 from fm.config import CLASSIFIER
+from fm.encoder import Encoder
 from fm.errors import ConfigError
 from fm.explaining import explain
 from fm.interactions import field_interactions
@@ -35,11 +36,24 @@ def test_bars_add_up_to_the_score(tmp_path):
     found = explain(model, ROW)
     figure = bars(model, ROW, save=tmp_path / "bars.svg")
     (axes,) = figure.axes
-    assert sum(bar.get_width() for bar in axes.patches) == pytest.approx(found.total, abs=1e-6)
-    assert axes.get_yticklabels()[0].get_text() == "bias"
+    added = sum(bar.get_width() for bar in axes.patches)
+    assert added + found.bias == pytest.approx(found.total, abs=1e-6)
+    largest = max([*found.linear, *((f"{a} x {b}", v) for a, b, v in found.pairs)], key=_size)
+    assert axes.get_yticklabels()[0].get_text() == largest[0]
     assert "probability" in axes.get_title()
     assert "<svg" in (tmp_path / "bars.svg").read_text()
     assert len(bars(model, found).axes[0].patches) == len(axes.patches)
+
+
+def _size(term):
+    return abs(term[1])
+
+
+def test_a_dollar_is_no_formula():
+    encoder = Encoder.fit({"pay": ["$1 - $2", "$3"]}, categorical=["pay"])
+    figure = bars(model_of(encoder=encoder), {"pay": "$1 - $2"})
+    assert figure.axes[0].get_yticklabels()[0].get_text() == r"pay=\$1 - \$2"
+    figure.canvas.draw()
 
 
 def test_a_format_that_there_is_not(tmp_path):

@@ -499,3 +499,26 @@ def test_time_is_not_in_the_model(desk):
         assert train("train.csv", "--epochs", "2", "--quiet", "--output", name) == 0
         time.sleep(0.01)
     assert (desk / "a").read_bytes() == (desk / "b").read_bytes()
+
+
+def test_a_ranker_needs_no_targets_and_is_measured_by_its_lists(desk, capsys):
+    rows = [f"u{u},f{f}" for u in range(30) for f in range(20) if (u + f) % 2]
+    (desk / "met.csv").write_text("user,film\n" + "\n".join(rows[::2] + rows[1::4]))
+    (desk / "later.csv").write_text("user,film\n" + "\n".join(rows[3::4]))
+    options = ["--predictor-type", "ranker", "--num-factors", "4", "--epochs", "5", "-o", "r.fm"]
+    assert train("met.csv", "--test", "later.csv", *options) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"items     \d+ items \(film\), 30 users \(user\), \d+ pairs seen", shown)
+    assert "target    none: each row is an interaction; predictor_type ranker" in shown
+    assert re.search(r"test .*ndcg.*the model, all items ranked", shown)
+    assert "most popular first" in shown
+    assert shlex.split(shown.splitlines()[-1])[-5:] == [
+        "fm.recommend", "r.fm", "--all", "--output", "lists.csv",
+    ]  # fmt: skip
+
+
+def test_a_new_version_of_a_model_keeps_its_items(desk):
+    assert train("train.csv", "--epochs", 2, "-o", "a.fm", "--quiet") == 0
+    assert train("train.csv", "--init", "a.fm", "--epochs", 2, "-o", "b.fm", "--quiet") == 0
+    a, b = load("a.fm").catalogue, load("b.fm").catalogue
+    assert repr(a) == repr(b) and a.item == "film"
