@@ -35,6 +35,7 @@ TOKENS = [
     b"18446744073709551616", b"4294967295", b"\xff", b"\0", b"\xef\xbb\xbf", b"\\ud800", b"[[",
     b"}}", b'"', b",", b":", b"\n", b"\r", b"\x0a\x23\xd7\xce", b"\xff" * 10, b"#", b"qid:1 ",
     b"instances", b"features", b"keys", b"values", b"data", b"shape", b"[" * 2000, b"9" * 400,
+    b"k", b"recommend", b"ratings", b"liked", b"exclude", b"candidates", b'"seen"',
 ]  # fmt: skip
 TYPES = [
     "application/json",
@@ -83,6 +84,11 @@ def good_bodies(width: int = 40) -> list[Body]:
     records, dense_records = io.BytesIO(), io.BytesIO()
     write_spmatrix_to_sparse_tensor(records, X, np.ones(5, np.float32))
     write_numpy_to_dense_tensor(dense_records, X.toarray())
+    # For a model whose items are 20:40 and users 0:20; others refuse these.
+    asking = [{**instance, "k": 3} for instance in instances]
+    asking += [
+        {"k": 2, "ratings": {"21": 1, "30": 0}, "exclude": ["22"], "candidates": ["23", "24"]}
+    ]
     lines = "".join(json.dumps(instance) + "\n" for instance in instances)
     svm = "".join(
         "0 " + " ".join(f"{k}:{v!r}" for k, v in zip(*row, strict=True)) + "\n" for row in rows
@@ -91,6 +97,8 @@ def good_bodies(width: int = 40) -> list[Body]:
     return [
         ("application/json", json.dumps({"instances": instances}).encode()),
         ("application/json", json.dumps({"instances": dense}).encode()),
+        ("application/json", json.dumps({"instances": asking}).encode()),
+        ("application/json", json.dumps({"recommend": asking[-1]}).encode()),
         ("application/jsonlines", lines.encode()),
         ("text/csv", table.encode()),
         ("text/libsvm", svm.encode()),
