@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _help() -> str:
-    verbs = "".join(f"  {verb:10}{text}\n" for verb, text in VERBS.items())
+    verbs = "".join(f"  {verb:11}{text}\n" for verb, text in VERBS.items())
     return (
         "usage: fm VERB ...\n\nFactorization machines.\n\n"
         f"verbs:\n{verbs}\n"
