@@ -511,10 +511,16 @@ def test_f10_metric_definitions_to_pass_on(engine, job, few):
     for metric in ("rmse", "mse", "absolute_loss", "binary_classification_cross_entropy", *binary):
         assert given.keys() >= {f"test:{metric}", f"train:{metric}", f"train:{metric}:epoch"}
     log = ""
-    for task, labels in (("regressor", few.rating), ("binary_classifier", few.liked)):
+    met = np.ones_like(few.liked)
+    sides = {"user": "0:943", "item": "943:2625"}
+    for task, labels, more in (
+        ("regressor", few.rating, {}),
+        ("binary_classifier", few.liked, {}),
+        ("ranker", met, sides),
+    ):
         parts = {"train": slice(200, 600), "test": slice(0, 100), "validation": slice(100, 200)}
         channels = {name: few[rows].records(labels[rows]) for name, rows in parts.items()}
-        one = job({"predictor_type": task}, channels)
+        one = job({"predictor_type": task, **more}, channels)
         ended = one.run(engine)
         one.succeeded(ended)
         log += ended.log
