@@ -1,15 +1,16 @@
-"""Explaining: what the score of one row is made of.
+"""Explaining: what a score is made of.
 
 Decided here: how a score is split. Not decided here: which pairs matter in many rows
-(``fm.interactions``), how an explanation is drawn (``fm.plots``). Floor 2.
+(``fm.interactions``), how it is drawn (``fm.plots``), how rows become features (``fm.encoder``).
+Floor 2.
 
 A score is the sum of its terms (Rendle 2010, equation 1): the bias ``w0``, ``w_i x_i`` of each
-entry of the row, and ``<v_i, v_j> x_i x_j`` of each pair of entries. They add up to the score in
-float64; :meth:`fm.model.Model.scores` computes the same sum in float32.
+entry of the row, and ``<v_i, v_j> x_i x_j`` of each pair of entries. :func:`explain` shows the
+terms of one row. They add up to the score, in float64; :meth:`fm.model.Model.scores` rounds the
+same sum to float32.
 
 A row of m entries has m (m - 1) / 2 pairs. Sums over them are had without the pairs, from the sums
-of the fields' vectors, in O(m k). Single pairs are listed for the strongest only: they are found
-block by block in bounded memory, in O(m^2 k) at worst, much less where few entries are large.
+of the fields' vectors, in O(m k). Single pairs are listed for the strongest only.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ _OWN = 2**31  # a feature without a field is a field of its own, of number _OWN 
 _BLOCK = 2**20  # floats of a temporary matrix: 8 MB
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+# -- one row ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -184,7 +188,7 @@ def explain(model: Model, row: Any, *, pairs: int = 20) -> Explanation:
        +0.500000  feature 0 x feature 1
        -0.250000  feature 1
     """
-    check_integer("pairs", pairs, 0)
+    _check_integer("pairs", pairs, 0)
     X = _one_row(model, row)
     features, values = X.indices, X.data.astype(np.float64)
     vectors = values[:, None] * model.V[features]
@@ -243,7 +247,7 @@ def _sparse_row(model: Model, indices: Any, values: Any) -> sp.csr_matrix:
     return row
 
 
-def field_keys(model: Model, features: np.ndarray) -> np.ndarray:
+def _field_keys(model: Model, features: np.ndarray) -> np.ndarray:
     """Return the number of each feature's field; _OWN + feature where there is none."""
     own = features.astype(np.int64) + _OWN
     if model.fields is None:
@@ -252,8 +256,7 @@ def field_keys(model: Model, features: np.ndarray) -> np.ndarray:
     return np.where(fields >= 0, fields, own)
 
 
-def field_name(model: Model, key: int) -> str:
-    """Return what the field of a number of :func:`field_keys` is called."""
+def _field_name(model: Model, key: int) -> str:
     if key >= _OWN:
         return model.feature_name(key - _OWN)
     name = model.field_names[key] if key < len(model.field_names) else str(key)
@@ -264,8 +267,8 @@ def _sums_by_field(
     model: Model, features: np.ndarray, linear: np.ndarray, vectors: np.ndarray
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Return names and the matrix of Explanation.by_field."""
-    keys, group = np.unique(field_keys(model, features), return_inverse=True)
-    names = [field_name(model, key) for key in keys[: MAX_FIELDS * 2].tolist()]
+    keys, group = np.unique(_field_keys(model, features), return_inverse=True)
+    names = [_field_name(model, key) for key in keys[: MAX_FIELDS * 2].tolist()]
     if keys.size > MAX_FIELDS:
         sums = _sum_rows(vectors, group, keys.size)
         weight = np.sqrt(np.square(sums).sum(1)) + np.abs(np.bincount(group, linear))
@@ -273,7 +276,7 @@ def _sums_by_field(
         new = np.full(keys.size, kept.size)
         new[kept] = np.arange(kept.size)
         group = new[group]
-        names = [field_name(model, key) for key in keys[kept].tolist()]
+        names = [_field_name(model, key) for key in keys[kept].tolist()]
         names.append(f"{keys.size - kept.size:,} others")
     sums = _sum_rows(vectors, group, len(names))
     products = sums @ sums.T
@@ -312,14 +315,14 @@ def _strongest_pairs(vectors: np.ndarray, count: int) -> Pairs:
         products = vectors[start:stop] @ vectors[start : start + width].T
         i, j = np.triu_indices(stop - start, 1, width)
         found = products[i, j], i + start, j + start
-        best = largest(count, tuple(np.concatenate(b) for b in zip(best, found, strict=True)))
+        best = _largest(count, tuple(np.concatenate(b) for b in zip(best, found, strict=True)))
         start = stop
     first, second = np.sort([order[best[1]], order[best[2]]], axis=0)
     ranks = np.lexsort((second, first, -np.abs(best[0])))
     return best[0][ranks], first[ranks], second[ranks]
 
 
-def largest(count: int, columns: Any) -> Any:
+def _largest(count: int, columns: Any) -> Any:
     """Return the rows with the largest absolute values in the first column, in any order."""
     if columns[0].size <= count:
         return columns
@@ -327,7 +330,6 @@ def largest(count: int, columns: Any) -> Any:
     return tuple(column[kept] for column in columns)
 
 
-def check_integer(name: str, value: Any, low: int) -> None:
-    """Refuse what is no integer >= low."""
+def _check_integer(name: str, value: Any, low: int) -> None:
     if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < low:
         raise ConfigError(f"{name}: expected an integer >= {low}, found {value!r}")
