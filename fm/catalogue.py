@@ -163,11 +163,7 @@ class Catalogue:
 
     def contexts(self, X: sp.csr_matrix) -> sp.csr_matrix:
         """Return the rows of X without their item side."""
-        keep = ~self.item_side[X.indices]
-        rows = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))[keep]
-        indptr = np.zeros(X.shape[0] + 1, X.indptr.dtype)
-        np.cumsum(np.bincount(rows, minlength=X.shape[0]), out=indptr[1:])
-        return _csr(X.data[keep], X.indices[keep], indptr, X.shape)
+        return entries_of(X, ~self.item_side[X.indices])
 
 
 def _text(item: Any) -> str:
@@ -437,6 +433,15 @@ def _side_rows(
     owner = np.repeat(met, np.diff(rows.indptr))[keep]
     indptr = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=count))])
     return _csr(rows.data[keep], rows.indices[keep], indptr, (count, X.shape[1]))
+
+
+def entries_of(X: sp.csr_matrix, keep: np.ndarray) -> sp.csr_matrix:
+    """Return X with those of its stored entries only that are to be kept (a mask over them)."""
+    indptr = np.concatenate([[0], np.cumsum(keep)])[X.indptr].astype(X.indptr.dtype)
+    result = sp.csr_matrix(X.shape, dtype=X.dtype)
+    result.data, result.indices, result.indptr = X.data[keep], X.indices[keep], indptr
+    result.has_canonical_format = X.has_canonical_format
+    return result
 
 
 def _csr(

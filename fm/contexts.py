@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue import Catalogue, FeatureIds
+from fm.catalogue import Catalogue, FeatureIds, entries_of
 from fm.dataset import Dataset, checked_csr
 from fm.errors import ConfigError, DataError
 
@@ -186,6 +186,4 @@ class Contexts:
 def _entries_where(X: sp.csr_matrix, wanted: np.ndarray, fields: np.ndarray) -> sp.csr_matrix:
     """Return the entries of X in the fields wanted in their row (rows x fields)."""
     rows = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
-    keep = wanted[rows, fields[X.indices]]
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows[keep], minlength=X.shape[0]))])
-    return sp.csr_matrix((X.data[keep], X.indices[keep], indptr), shape=X.shape)
+    return entries_of(X, wanted[rows, fields[X.indices]])

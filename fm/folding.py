@@ -43,7 +43,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue import FIELD_RANGE
+from fm.catalogue import FIELD_RANGE, entries_of
 from fm.config import CLASSIFIER, RANKER, REGRESSOR
 from fm.dataset import Dataset
 from fm.errors import ConfigError, DataError
@@ -418,8 +418,4 @@ def _design(sums: np.ndarray) -> np.ndarray:
 
 def without(X: sp.csr_matrix, dropped: np.ndarray) -> sp.csr_matrix:
     """Return the rows of X without the features that are dropped."""
-    keep = ~dropped[X.indices]
-    counts = np.concatenate([[0], np.cumsum(keep)])
-    result = sp.csr_matrix(X.shape, dtype=np.float32)
-    result.data, result.indices, result.indptr = X.data[keep], X.indices[keep], counts[X.indptr]
-    return result
+    return entries_of(X, ~dropped[X.indices])

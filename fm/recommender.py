@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue import Catalogue
+from fm.catalogue import Catalogue, entries_of
 from fm.contexts import Contexts
 from fm.dataset import all_finite
 from fm.errors import ConfigError, DataError
@@ -493,10 +493,7 @@ def _check_k(k: Any) -> None:
 
 def _without(X: sp.csr_matrix, features: np.ndarray) -> sp.csr_matrix:
     """Return X without the entries of some features (a mask)."""
-    X = X.copy()
-    X.data[features[X.indices]] = 0
-    X.eliminate_zeros()
-    return X
+    return entries_of(X, ~features[X.indices])
 
 
 def _within(
