@@ -174,6 +174,36 @@ class Dataset:
         )
 
 
+def sparse_row(indices: Any, values: Any, num_features: int, *, expected: str) -> sp.csr_matrix:
+    """Return features and their values (None: 1 each) as a row, which checked_csr brings in order.
+
+    Raises
+    ------
+    DataError
+        If they are not numbers of the right kind, of one length, or outside the features;
+        `expected` begins the message.
+    """
+    features = np.asarray(indices)
+    if features.size == 0:
+        features = features.astype(np.int64)
+    x = np.ones(features.shape) if values is None else np.asarray(values)
+    kinds = features.dtype.kind in "iu" and (x.size == 0 or x.dtype.kind in "fiub")
+    if features.ndim != 1 or features.shape != x.shape or not kinds:
+        raise DataError(
+            f"{expected}, found {features.dtype} of shape {features.shape} and {x.dtype} of shape "
+            f"{x.shape}"
+        )
+    outside = features[(features < 0) | (features >= num_features)]
+    if outside.size:
+        where = expected.partition(":")[0]
+        raise DataError(f"{where}: feature {outside[0]} is outside [0, {num_features})")
+    row = sp.csr_matrix((1, num_features))
+    row.indices, row.data = features.astype(np.int64), x.astype(np.float64)
+    row.indptr = np.array([0, features.size])
+    row.has_canonical_format = False  # repeated features are summed later
+    return row
+
+
 def checked_csr(X: Any, num_features: int | None = None, *, source: str = "data") -> sp.csr_matrix:
     """Return X as a CSR matrix in fm's layout (see Dataset.X), or say what is wrong with it.
 

@@ -25,6 +25,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm.config import CLASSIFIER
+from fm.dataset import sparse_row
 from fm.errors import ConfigError, DataError
 from fm.losses import LOSSES
 
@@ -219,32 +220,12 @@ def _one_row(model: Model, row: Any) -> sp.csr_matrix:
     if isinstance(row, Mapping):
         row = [row]
     elif isinstance(row, tuple) and len(row) == 2:
-        row = _sparse_row(model, *row)
+        expected = "explain: expected (feature numbers, as many values)"
+        row = sparse_row(*row, model.num_features, expected=expected)
     X = model.as_dataset(row).X
     if X.shape[0] != 1:
         raise DataError(f"explain: expected one row, found {X.shape[0]}; pass them one by one")
     return X
-
-
-def _sparse_row(model: Model, indices: Any, values: Any) -> sp.csr_matrix:
-    features = np.asarray(indices)
-    if features.size == 0:
-        features = features.astype(np.int64)
-    x = np.ones(features.shape) if values is None else np.asarray(values)
-    kinds = features.dtype.kind in "iu" and (x.size == 0 or x.dtype.kind in "fiub")
-    if features.ndim != 1 or features.shape != x.shape or not kinds:
-        raise DataError(
-            "explain: expected (feature numbers, as many values), found "
-            f"{features.dtype} of shape {features.shape} and {x.dtype} of shape {x.shape}"
-        )
-    outside = features[(features < 0) | (features >= model.num_features)]
-    if outside.size:
-        raise DataError(f"explain: feature {outside[0]} is outside [0, {model.num_features})")
-    row = sp.csr_matrix((1, model.num_features))
-    row.indices, row.data = features.astype(np.int64), x.astype(np.float64)
-    row.indptr = np.array([0, features.size])
-    row.has_canonical_format = False  # as_dataset sorts, and sums what is repeated
-    return row
 
 
 def _field_keys(model: Model, features: np.ndarray) -> np.ndarray:

@@ -63,7 +63,7 @@ import scipy.sparse as sp
 
 from fm import __version__
 from fm.config import CLASSIFIER, TrainConfig, parameters
-from fm.dataset import Dataset, all_finite, checked_csr
+from fm.dataset import Dataset, all_finite, checked_csr, sparse_row
 from fm.errors import ConfigError, DataError, FMError, ModelFileError
 from fm.formats.storage import from_json, read_tensors, to_json, write_tensors
 from fm.losses import LOSSES
@@ -385,26 +385,8 @@ class Model:
 
     def _score_odd_row(self, columns: np.ndarray, values: Any) -> float:
         """Score one row by the general path, which sums duplicates and says what is wrong."""
-        if columns.size == 0:
-            columns = columns.astype(np.int64)
-        x = np.ones(columns.shape) if values is None else np.asarray(values)
-        if (
-            columns.ndim != 1
-            or columns.shape != x.shape
-            or columns.dtype.kind not in "iu"
-            or (x.size and x.dtype.kind not in "fiub")
-        ):
-            raise DataError(
-                "row: expected a list of integer feature numbers and as many values, found "
-                f"{columns.dtype} of shape {columns.shape} and {x.dtype} of shape {x.shape}"
-            )
-        outside = columns[(columns < 0) | (columns >= self.num_features)]
-        if outside.size:
-            raise DataError(f"row: feature {outside[0]} is outside [0, {self.num_features})")
-        row = sp.csr_matrix((1, self.num_features))
-        row.indices, row.data = columns.astype(np.int64), x.astype(np.float64)
-        row.indptr = np.array([0, columns.size])
-        row.has_canonical_format = False
+        expected = "row: expected a list of integer feature numbers and as many values"
+        row = sparse_row(columns, values, self.num_features, expected=expected)
         return float(self.scores(row, engine="scipy")[0])
 
     def predict(self, data: Any, *, engine: str = "auto") -> np.ndarray:
