@@ -16,6 +16,7 @@ VERBS = {
     "predict": "predict each row of a file",
     "evaluate": "measure a model on a file with targets",
     "recommend": "the best items for users or contexts",
+    "explain": "what the scores of rows are made of",
     "serve": "answer HTTP requests with predictions",
     "convert": "turn a data file or a model into another format",
 }

@@ -306,7 +306,7 @@ def write_text(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
             between = [""]
 
 
-_NAMES = ("item", "title")
+_NAMES = ("item", "title", "first", "second")
 
 
 def _lines(rows: list[dict[str, Any]], shown: list[str]) -> list[str]:

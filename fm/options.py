@@ -19,13 +19,15 @@ import shlex
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
+import orjson
+
 from fm.config import parameters
-from fm.errors import ConfigError, FMError
+from fm.errors import ConfigError, DataError, FMError
 from fm.formats.storage import atomic_output
 
 if TYPE_CHECKING:
@@ -284,6 +286,24 @@ def names(text: str) -> list[str]:
     return found
 
 
+def parse_json(option: str, text: str, wanted: str, kind: Any) -> list[Any]:
+    """Return JSON, which is a thing of a kind or a list of them, as a list.
+
+    Examples
+    --------
+    >>> parse_json("--context", '{"user": 7}', "an object of columns", dict)
+    [{'user': 7}]
+    """
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError as err:
+        raise DataError(f"{option}: expected JSON, {wanted}, found {text[:60]!r} ({err})") from err
+    found = found if isinstance(found, list) else [found]
+    if not found or not all(isinstance(part, kind) for part in found):
+        raise DataError(f"{option}: expected {wanted}, found {text[:60]!r}")
+    return found
+
+
 def positive(text: str) -> int:
     """Return an integer >= 1.
 
@@ -399,6 +419,24 @@ def output_ending(path: str) -> str:
     '.csv'
     """
     return Path(path.lower().removesuffix(".gz")).suffix
+
+
+def output_format(args: argparse.Namespace, formats: Collection[str], usual: str) -> str:
+    """Return the format of what is written: `--output-format`, or as the name of `--output` says.
+
+    Raises ConfigError if that is none of `formats`; `usual` is that of standard output.
+    """
+    if args.output_format or args.output is None:
+        return args.output_format or usual
+    from fm.formats.guess import EXTENSIONS
+
+    ending = output_ending(args.output)
+    form = EXTENSIONS.get(ending, ending.removeprefix("."))
+    if form not in formats:
+        raise ConfigError(
+            f"--output: cannot tell the format from {args.output!r}; give --output-format"
+        )
+    return form
 
 
 def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:

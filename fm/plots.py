@@ -13,6 +13,7 @@ import numpy as np
 
 from fm.errors import ConfigError
 from fm.explaining import Explanation, explain, one_line
+from fm.formats.storage import atomic_output
 from fm.interactions import field_interactions
 
 if TYPE_CHECKING:
@@ -125,7 +126,9 @@ def _figure(size: tuple[float, float]) -> Any:
 def _saved(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
     if path is not None:
         try:
-            figure.savefig(path, dpi=150)
+            with atomic_output(path) as file:
+                ending = os.path.splitext(path)[1].removeprefix(".")
+                figure.savefig(file, dpi=150, format=ending or None)
         except ValueError as err:
             raise ConfigError(f"save: {err}") from err
     return figure

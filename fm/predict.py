@@ -23,7 +23,7 @@ from fm.options import (
     check_output,
     data_options,
     open_output,
-    output_ending,
+    output_format,
     run,
 )
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     kinds = _kinds(args, model)
     if args.output is not None:
         check_output("--output", args.output, {"the model": args.model, "the input": args.input})
-    form = _output_format(args)
+    form = output_format(args, WRITERS, "txt")
     if form == "txt" and (args.append or len(kinds) > 1):
         raise ConfigError("txt holds one number a line; use --output-format csv, jsonl or parquet")
     if form == "recordio" and (args.append or args.kinds):
@@ -115,22 +115,6 @@ def _kinds(args: argparse.Namespace, model: Model) -> list[str]:
     if set(kinds) - {"score"}:
         raise ConfigError(f"--proba, --label: {args.model} is a regressor; leave them out")
     return kinds or ["prediction"]
-
-
-def _output_format(args: argparse.Namespace) -> str:
-    if args.output_format:
-        return str(args.output_format)
-    if args.output is None:
-        return "txt"
-    from fm.formats.guess import EXTENSIONS
-
-    ending = output_ending(args.output)
-    form = EXTENSIONS.get(ending, ending.removeprefix("."))
-    if form not in WRITERS:
-        raise ConfigError(
-            f"--output: cannot tell the format from {args.output!r}; give --output-format"
-        )
-    return form
 
 
 # -- rows in -------------------------------------------------------------------------------------

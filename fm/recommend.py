@@ -41,7 +41,8 @@ from fm.options import (
     data_options,
     names,
     open_output,
-    output_ending,
+    output_format,
+    parse_json,
     positive,
     run,
 )
@@ -74,7 +75,7 @@ _OF_LISTS = ("why", "include_seen", "exclude", "candidates")  # no use without a
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; see ``fm recommend --help``."""
     args = _parser().parse_args(argv)
-    form, options = _output_format(args), _checked(args)
+    form, options = output_format(args, WRITERS, "table"), _checked(args)
     recommender, items = items_in(
         load(args.model).recommender, args.items, args.titles, title=args.title, key=args.id
     )
@@ -151,7 +152,7 @@ def _listed(text: str) -> list[str]:
     if not text.lstrip().startswith("["):
         return names(text)
     try:
-        return [str(item) for item in _json("--liked", text, "a list of items", (str, int))]
+        return [str(item) for item in parse_json("--liked", text, "a list of items", (str, int))]
     except DataError as err:
         raise argparse.ArgumentTypeError(str(err).partition(": ")[2]) from err
 
@@ -193,20 +194,6 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _output_format(args: argparse.Namespace) -> str:
-    if args.output_format or args.output is None:
-        return args.output_format or "table"
-    from fm.formats.guess import EXTENSIONS
-
-    ending = output_ending(args.output)
-    form = EXTENSIONS.get(ending, ending.removeprefix("."))
-    if form not in WRITERS:
-        raise ConfigError(
-            f"--output: cannot tell the format from {args.output!r}; give --output-format"
-        )
-    return form
-
-
 # -- for whom --------------------------------------------------------------------------------------
 
 
@@ -224,7 +211,9 @@ def _asked(
     import pyarrow as pa
 
     if args.context is not None:
-        rows = _json("--context", args.context, "an object of columns, or a list of them", dict)
+        rows = parse_json(
+            "--context", args.context, "an object of columns, or a list of them", dict
+        )
         columns = dict.fromkeys(name for row in rows for name in row)
         labels = {
             name: pa.array([_text(row.get(name)) for row in rows], pa.string()) for name in columns
@@ -287,18 +276,6 @@ def _user(recommender: Recommender) -> str:
     return name if name in recommender.model.field_names else "user"
 
 
-def _json(option: str, text: str, wanted: str, kind: Any) -> list[Any]:
-    """Return JSON, which is a thing of a kind or a list of them, as a list."""
-    try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError as err:
-        raise DataError(f"{option}: expected JSON, {wanted}, found {text[:60]!r} ({err})") from err
-    found = found if isinstance(found, list) else [found]
-    if not found or not all(isinstance(part, kind) for part in found):
-        raise DataError(f"{option}: expected {wanted}, found {text[:60]!r}")
-    return found
-
-
 def _text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
@@ -318,7 +295,7 @@ def _person(args: argparse.Namespace, recommender: Recommender, items: Items) ->
 
     ratings, liked = None, None
     if args.ratings is not None:
-        told, *more = _json("--ratings", args.ratings, "an object: item to rating", dict)
+        told, *more = parse_json("--ratings", args.ratings, "an object: item to rating", dict)
         if more:
             raise DataError("--ratings: expected one object for one person, found a list")
         ratings = {items.id_of(item): rating for item, rating in told.items()}
@@ -331,7 +308,7 @@ def _person(args: argparse.Namespace, recommender: Recommender, items: Items) ->
     model = recommender.model
     context: dict[str, Any] = {}
     if args.context is not None:
-        context, *more = _json("--context", args.context, "an object of columns", dict)
+        context, *more = parse_json("--context", args.context, "an object of columns", dict)
         if more:
             raise DataError("--context: expected one object for one person, found a list")
     X = sp.csr_matrix((1, model.num_features), dtype=np.float32)

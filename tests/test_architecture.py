@@ -71,6 +71,7 @@ FLOORS = {
     "fm.demo": 4,
     "fm.estimators": 4,
     "fm.recommend": 4,
+    "fm.explain": 4,
     "fm.item_lists": 4,
     "fm.plots": 4,
     # 5  SageMaker and Docker
