@@ -467,6 +467,26 @@ def test_sigterm_under_load_drops_nothing(path, tmp_path):
         assert clients.lost == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a filter of Linux")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_at_the_end_no_connections_begin_and_those_in_the_queue_go_on(host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, 0), family=family)
+    except OSError:
+        pytest.skip(f"no {host} here")
+    with listener, socket.create_connection(listener.getsockname()[:2]) as early:
+        server._shut(listener)
+        with pytest.raises(TimeoutError):
+            socket.create_connection(listener.getsockname()[:2], timeout=0.2)
+        early.sendall(b"hello")
+        served, _ = listener.accept()
+        with served:
+            assert served.recv(5) == b"hello"
+            served.sendall(b"bye")
+            assert early.recv(3) == b"bye"
+
+
 def test_sigterm_lets_a_long_request_finish(path, tmp_path):
     with serving(path, "--workers", "1", log=tmp_path / "log") as served:
         body = body_of(3).encode()

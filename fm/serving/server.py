@@ -5,8 +5,9 @@ Decided here: the order in which a server starts and stops.
 1. The socket is bound; GET /ping is answered with 503 while the model is loaded and answers its
    first row. A model that cannot be loaded ends the process with the reason.
 2. The processes that answer are forked, so that they share the model's memory.
-3. SIGTERM: what waits in the socket's queue is accepted, then the socket is closed; requests in
-   flight, and those that arrive on open connections within two seconds, are answered.
+3. SIGTERM: no more connections begin; those in the socket's queue are accepted, then the socket is
+   closed; requests in flight, and those that arrive on open connections within two seconds, are
+   answered.
 
 What happens in a process, and who waits for what, is decided in ``fm.serving.worker``.
 """
@@ -14,6 +15,7 @@ What happens in a process, and who waits for what, is decided in ``fm.serving.wo
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import logging
 import os
@@ -22,8 +24,10 @@ import selectors
 import signal
 import socket
 import struct
+import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -33,6 +37,7 @@ from typing import Any, NoReturn
 import orjson
 from flask import Flask
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from fm.errors import ConfigError
@@ -46,6 +51,15 @@ KEEPALIVE = 75  # seconds that an idle connection stays open
 _SILENCE = 15  # seconds without a byte after which a thread gives a client up
 _GRACE = 20  # seconds for requests in flight at the end; SageMaker kills after 30
 _CONNECTIONS = 2000  # of each process
+_HANDSHAKE = 0.05  # seconds that connections which have begun may take to get into the queue
+_SO_ATTACH_FILTER = 26  # of Linux (asm-generic/socket.h); Python has no name for it
+_NO_SYN = (  # a filter of packets (linux/filter.h): code, where to go on if so, if not, operand
+    (0x30, 0, 0, 13),  # load the byte of TCP's flags
+    (0x54, 0, 0, 0x12),  # SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x06, 0, 0, 0),  # drop it
+    (0x06, 0, 0, 0xFFFFFFFF),  # keep all of it
+)
 _LOADING = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
     b'Retry-After: 1\r\nContent-Length: 37\r\n\r\n{"error":"the model is being loaded"}'
@@ -141,6 +155,22 @@ def run_server(
     raise SystemExit(0)
 
 
+class _Arbiter(Arbiter):  # type: ignore[misc]
+    """gunicorn's main process, which ends without losing who has just connected."""
+
+    def stop(self, graceful: bool = True) -> None:
+        """Let nobody connect any more, then end the processes.
+
+        Whoever connects between the last accept and the close of the socket has sent a request that
+        nobody reads.
+        """
+        if self.LISTENERS:
+            for listener in self.LISTENERS:
+                _shut(listener.sock)
+            time.sleep(_HANDSHAKE)
+        super().stop(graceful)
+
+
 class _Server(BaseApplication):  # type: ignore[misc]
     def __init__(self, app: Flask, settings: dict[str, Any]) -> None:
         self._app = app
@@ -153,6 +183,9 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Any:
         return self._app.wsgi_app  # what is around it (request counting, ...) is not used
+
+    def run(self) -> None:
+        _Arbiter(self).run()
 
 
 def _leave(*_: Any) -> None:
@@ -197,6 +230,23 @@ def _listen(bind: str) -> socket.socket:
         listener.close()
         raise OSError(err.errno, err.strerror, f"http://{bind}") from err
     return listener
+
+
+def _shut(listener: socket.socket) -> None:
+    """Have the kernel leave new connections unanswered, where it can; begun ones are finished.
+
+    Who tries again, as a kernel does after a second, finds the socket closed, or a new server.
+    """
+    if sys.platform != "linux":
+        return
+    program = b"".join(struct.pack("HBBI", *step) for step in _NO_SYN)
+    kept = ctypes.create_string_buffer(program)
+    with contextlib.suppress(OSError):  # a sandbox that forbids it
+        listener.setsockopt(
+            socket.SOL_SOCKET,
+            _SO_ATTACH_FILTER,
+            struct.pack("HP", len(_NO_SYN), ctypes.addressof(kept)),
+        )
 
 
 @contextlib.contextmanager
