@@ -2,8 +2,13 @@
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
+
+# The same examples in each run; to look for others: pytest --hypothesis-profile default.
+hypothesis.settings.register_profile("seeded", derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("seeded")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

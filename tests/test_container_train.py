@@ -593,7 +593,7 @@ def test_f16_f17_sigterm_leaves_all_that_is_needed_to_go_on(optimizer, job, good
     begun = time.monotonic()
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 0 and time.monotonic() - begun < 5, err
+    assert process.returncode == 0 and time.monotonic() - begun < 15, err
     assert np.isfinite(one.model.V).all() and one.failure is None
     assert checkpoints(one) == ["fm-algo-1.checkpoint"]
     assert json.loads((one.paths.output / "metrics.json").read_text())["interrupted"]
@@ -663,14 +663,14 @@ def test_a_signal_before_training_interrupts_at_once(stop):
 
 
 def test_a_signal_in_training_waits_for_the_epoch_but_not_for_long(stop, monkeypatch):
-    monkeypatch.setattr(stopping, "SECONDS_FOR_EPOCH", 0.2)
+    monkeypatch.setattr(stopping, "SECONDS_FOR_EPOCH", 1.0)
     stop.after_the_epoch()
     begun = time.monotonic()
     os.kill(os.getpid(), signal.SIGINT)
-    assert time.monotonic() - begun < 0.1
+    assert time.monotonic() - begun < 0.9
     with pytest.raises(KeyboardInterrupt):
         time.sleep(5)
-    assert 0.1 < time.monotonic() - begun < 1
+    assert 0.9 < time.monotonic() - begun < 4.5
 
 
 def test_a_signal_after_training_changes_nothing(stop, monkeypatch):

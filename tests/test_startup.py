@@ -37,15 +37,33 @@ def fresh(code, tmp_path, **env):
     return run.stdout.split()
 
 
-def test_importing_fm_takes_next_to_no_time(tmp_path):
-    code = "import time; t = time.process_time(); import fm; print(time.process_time() - t)"
-    assert float(fresh(code, tmp_path)[0]) < 0.3
+def test_importing_fm_loads_nothing_large(tmp_path):
+    code = "import sys, fm; print(*{name.partition('.')[0] for name in sys.modules})"
+    heavy = {"numpy", "scipy", "numba", "pyarrow", "sklearn", "pandas", "flask", "matplotlib"}
+    assert not heavy & set(fresh(code, tmp_path))
+
+
+COMPILE_A_LOOP = """
+import resource
+import numba, numpy as np
+@numba.njit
+def total(x):
+    found = 0.0
+    for i in range(x.size):
+        found += x[i]
+    return found
+print(total(np.ones(3)) and resource.getrusage(resource.RUSAGE_SELF).ru_utime)
+"""
 
 
 def test_the_first_fit_of_a_machine_is_quick(tmp_path):
-    """Imports, compilation and all, with an empty cache: 1 s of CPU here, with room for others."""
-    seconds, _ = fresh(FIRST_FIT, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
-    assert float(seconds) < 2.5
+    """Imports, compilation and all, with an empty cache: twice numba's import and one loop."""
+    caches = iter(tmp_path / f"cache{i}" for i in range(4))
+    seconds = [
+        [float(fresh(code, tmp_path, NUMBA_CACHE_DIR=str(next(caches)))[0]) for _ in range(2)]
+        for code in (COMPILE_A_LOOP, FIRST_FIT)
+    ]
+    assert min(seconds[1]) < 3.5 * max(seconds[0])
 
 
 def test_a_read_only_installation_trains(tmp_path):
