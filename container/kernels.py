@@ -3,7 +3,7 @@
     python -m container.kernels FOLDER      compile them, for each kind of processor this one can be
 
 Decided here: for which processors (x86-64 with AVX2, and with AVX-512), for which jobs (the default
-number of factors; both tasks; our default optimizer and the built-in's), and that a job takes a
+number of factors; all tasks; our default optimizer and the built-in's), and that a job takes a
 copy of them where it may write: numba opens no cache in a read-only folder. Whatever is missing is
 compiled in the job. The processor's kind is named to numba, instead of the processor itself, so
 that the cache fits all processors of the kind; models are the same, bit for bit. Floor 5.
@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import MutableMapping
+from dataclasses import replace
 from pathlib import Path
 
 FOLDER = Path("/usr/local/share/fm/kernels")
@@ -78,7 +79,8 @@ def main() -> None:
     import numpy as np
     import scipy.sparse as sp
 
-    from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+    from fm.cataloguing import catalogue_of
+    from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
     from fm.dataset import Dataset
     from fm.fitting import fit
 
@@ -90,6 +92,12 @@ def main() -> None:
             for optimizer in ("sgd", "sagemaker"):
                 config = TrainConfig(predictor_type=task, optimizer=optimizer, epochs=1)
                 fit(data, config, validation=data, callbacks=[lambda epoch: None], progress=False)
+    more = np.hstack([pairs, np.tril(np.ones((4, 4)))])  # with further columns, of any number
+    for X in (pairs, more, more * 0.5):
+        data = Dataset.from_arrays(sp.csr_matrix(X))
+        data = replace(data, catalogue=catalogue_of(data, user="0:4", item="4:8"))
+        config = TrainConfig(predictor_type=RANKER, epochs=1)
+        fit(data, config, validation=data, callbacks=[lambda epoch: None], progress=False)
 
 
 if __name__ == "__main__":

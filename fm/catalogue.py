@@ -1,22 +1,17 @@
 """Catalogue: which features of a model are its items and its users, and who met which item.
 
-Decided here: which columns describe an item, and what of the training data is remembered for
-recommending. Not decided here: how items are scored (``fm.recommender``). Floor 1.
+Decided here: what of the training data is remembered for recommending, and how a model file keeps
+it. Not decided here: how it is made from data (``fm.cataloguing``), how items are scored
+(``fm.recommender``). Floor 1.
 
 A row of the training data has two sides: the **item side** (the item's own feature and the columns
 that describe it, such as genres) and the **context** (everything else: the user, the hour). To
 recommend is to put the item side of every item beside one context.
-
-Unless they are named, the columns are found so: the item and the user by the names in
-:data:`ITEM_NAMES` and :data:`USER_NAMES`; a column describes the item if all rows of an item have
-the same value in it, and those of a user have not. Columns with one value in all rows of each user
-belong to the user: who asks for user 42 need not say how old that user is.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +24,7 @@ import scipy.sparse as sp
 from fm.dataset import Dataset
 from fm.encoder import Encoder
 from fm.errors import ConfigError, DataError
+from fm.formats.cells import text_of
 
 USER_NAMES = ("user", "user_id", "userid", "customer", "customer_id", "person", "visitor")
 ITEM_NAMES = (
@@ -36,9 +32,6 @@ ITEM_NAMES = (
     "article", "book", "isbn", "song", "track", "artist", "app", "game",
 )  # fmt: skip
 FIELD_RANGE = re.compile(r"(\d+):(\d+)")
-_BLOCK = 1 << 18  # rows looked at together
-
-log = logging.getLogger("fm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,19 +105,31 @@ class Catalogue:
         numbers[self.item_keys[known]] = np.flatnonzero(known)
         return numbers
 
+    def find(self, item: Any) -> int | None:
+        """Return the number of an item from its id, a text or a number; None: there is none such.
+
+        Ids are read as training reads them: 1.0 is "1" (see ``fm.formats.cells``).
+        """
+        if type(item) is str and item in self._number_of_id:  # spelled as in the data: most are
+            return self._number_of_id[item]
+        try:
+            return self._number_of_id.get(text_of(item) or "")  # no item is called ""
+        except ValueError:  # a list, ...
+            return None
+
     def item_number(self, item: Any) -> int:
-        """Return the number of an item from its id (a text or a number).
+        """Return the number of an item from its id; see :meth:`find`.
 
         Raises
         ------
         DataError
             If there is no such item.
         """
-        number = self._number_of_id.get(_text(item))
+        number = self.find(item)
         if number is None:
             from difflib import get_close_matches
 
-            close = get_close_matches(_text(item), list(self.item_ids[:5000]), n=1)
+            close = get_close_matches(str(item), list(self.item_ids[:5000]), n=1)
             meant = f"; did you mean {close[0]!r}?" if close else ""
             raise DataError(
                 f"{self.item}: expected one of the {self.num_items} items of the model, found "
@@ -156,20 +161,14 @@ class Catalogue:
         more = num_features - self.items.shape[1]
         if more <= 0:
             return self
-        items = _csr(
+        items = csr(
             self.items.data, self.items.indices, self.items.indptr, (self.num_items, num_features)
         )
         return dataclasses.replace(self, items=items, item_side=np.pad(self.item_side, (0, more)))
 
     def contexts(self, X: sp.csr_matrix) -> sp.csr_matrix:
         """Return the rows of X without their item side."""
-        return entries_of(X, ~self.item_side[X.indices])
-
-
-def _text(item: Any) -> str:
-    if isinstance(item, (float, np.floating)) and item == np.floor(item):
-        item = int(item)
-    return str(item)
+        return without(X, self.item_side)
 
 
 def _one_of_each_row(X: sp.csr_matrix, numbers: np.ndarray, name: str) -> np.ndarray:
@@ -177,6 +176,11 @@ def _one_of_each_row(X: sp.csr_matrix, numbers: np.ndarray, name: str) -> np.nda
     found = numbers[X.indices]
     at = np.flatnonzero(found >= 0)
     rows = np.searchsorted(X.indptr, at, side="right") - 1
+    zero = X.data[at] == 0
+    if zero.any():  # a stored zero counts where it stands alone: a side that is switched off
+        others = np.bincount(rows[~zero], minlength=X.shape[0])
+        keep = ~zero | (others[rows] == 0)
+        at, rows = at[keep], rows[keep]
     if rows.size and (twice := rows[1:][np.diff(rows) == 0]).size:
         raise DataError(
             f"row {twice[0] + 1}: expected one feature of {name} in a row, found more than one; "
@@ -187,86 +191,7 @@ def _one_of_each_row(X: sp.csr_matrix, numbers: np.ndarray, name: str) -> np.nda
     return result
 
 
-# -- made from training data -----------------------------------------------------------------------
-
-
-def catalogue_of(
-    data: Dataset,
-    *,
-    item: str | None = None,
-    user: str | None = None,
-    item_columns: str | Sequence[str] | None = None,
-    keep_seen: bool = True,
-) -> Catalogue | None:
-    """Return the catalogue of training data, or None if no column is known as the item's.
-
-    Parameters
-    ----------
-    data : Dataset
-    item, user : str, optional
-        A column, or a range of features ``"first:end"`` (the end is not in it). Not given: see the
-        module. For libffm, the number of the field.
-    item_columns : name or sequence of them, optional
-        The columns that describe an item. Not given: see the module.
-    keep_seen : bool
-        Whether to remember which user met which item.
-
-    Raises
-    ------
-    ConfigError
-        If a column does not exist or has no values of its own.
-    DataError
-        If a row holds two items or users.
-
-    Examples
-    --------
-    >>> from fm.reading import read
-    >>> data = read({"user": [1, 1, 2], "film": ["A", "B", "B"], "rating": [1, 2, 3]})
-    >>> catalogue_of(data)
-    Catalogue(2 items (film), 2 users (user), 3 pairs seen)
-    """
-    by_item, by_user = (
-        _field(data, "item", item, ITEM_NAMES),
-        _field(data, "user", user, USER_NAMES),
-    )
-    if by_item is None:
-        if item_columns:
-            raise ConfigError("item_columns: expected item too, the column that they describe")
-        return None
-    if by_user is not None and np.intersect1d(by_item.features, by_user.features).size:
-        raise ConfigError(f"user, item: expected two columns, found {by_item.name} for both")
-    keys, user_keys = by_item.features, by_user.features if by_user else np.zeros(0, np.int32)
-    n = data.num_features
-    nothing = sp.csr_matrix((keys.size, n), dtype=np.float32)
-    side = np.zeros(n, bool)
-    side[by_item.all_features] = True
-    ids = FeatureIds(keys, data.encoder)
-    catalogue = Catalogue(
-        nothing, keys, ids, side, by_item.name, by_user.name if by_user else "", user_keys
-    )
-    users, items = catalogue.rows_of_keys(data.X)
-    of_item, of_user = _describing(data, by_item, by_user, users, items, item_columns)
-    for field in of_item:
-        side[data.fields == field] = True
-    user_rows = None
-    if of_user:
-        chosen = np.isin(np.asarray(data.fields), of_user)
-        user_rows = _side_rows(data.X, users, chosen, user_keys.size)
-    seen = None
-    if keep_seen and by_user is not None:
-        both = (users >= 0) & (items >= 0)
-        pairs = np.unique(users[both].astype(np.int64) * keys.size + items[both])
-        counts = np.bincount(pairs // keys.size, minlength=user_keys.size)
-        indptr = np.concatenate([[0], np.cumsum(counts)])
-        shape = (user_keys.size, keys.size)
-        seen = _csr(np.ones(pairs.size, bool), (pairs % keys.size).astype(np.int32), indptr, shape)
-    names = data.field_names
-    return Catalogue(
-        _item_rows(data.X, keys, items, side),
-        keys, ids, side, catalogue.item, catalogue.user, user_keys, seen,
-        tuple(names[field] for field in of_item), user_rows,
-        tuple(names[field] for field in of_user),
-    )  # fmt: skip
+# -- names -----------------------------------------------------------------------------------------
 
 
 class FeatureIds(Sequence[str]):
@@ -284,18 +209,24 @@ class FeatureIds(Sequence[str]):
         key = int(self._keys[at])
         if self._encoder is None:
             return str(key)
-        return self._encoder.feature_name(key).partition("=")[2]
+        return self._encoder.feature_value(key) or ""  # those of users and items have one
 
 
 @dataclass
-class _Field:
+class Field:
+    """Where the items or the users stand among the features."""
+
     name: str
     features: np.ndarray  # those that stand for one item or user
     all_features: np.ndarray  # and that of unknown ones
     number: int | None  # of the field; None: a range of features
 
 
-def _field(data: Dataset, role: str, name: str | None, guesses: Sequence[str]) -> _Field | None:
+def field_of(data: Dataset, role: str, name: str | None, guesses: Sequence[str]) -> Field | None:
+    """Return the field of items or users, by its name or the first of the guesses that is one.
+
+    Raises ConfigError, which begins with `role`, if `name` is no field that has values of its own.
+    """
     if name is not None and not isinstance(name, str):
         raise ConfigError(f"{role}: expected the name of a column, found {name!r}")
     encoder = data.encoder
@@ -314,14 +245,14 @@ def _field(data: Dataset, role: str, name: str | None, guesses: Sequence[str]) -
                 f"{role}: expected a range of features in 0:{data.num_features}, found {name!r}"
             )
         features = np.arange(first, end, dtype=np.int32)
-        return _Field(name, features, features, None)
+        return Field(name, features, features, None)
     if data.fields is None or name not in data.field_names:
         known = ", ".join(data.field_names) or "none; give a range of features such as 943:2625"
         raise ConfigError(f"{role}: expected one of the columns ({known}), found {name!r}")
     number = data.field_names.index(name)
     features = np.flatnonzero(data.fields == number).astype(np.int32)
     if encoder is None:
-        return _Field(name, features, features, number)
+        return Field(name, features, features, number)
     column = _column(encoder, name)
     if column.kind != "categorical" or "hash_dim" in column.to_dict():
         kind = "hashed" if column.kind == "categorical" else column.kind
@@ -329,114 +260,16 @@ def _field(data: Dataset, role: str, name: str | None, guesses: Sequence[str]) -
             f"{role}: expected a categorical column that keeps its values, found {name!r}, which "
             f"is {kind}"
         )
-    return _Field(name, features[1:], features, number)
+    return Field(name, features[1:], features, number)
 
 
 def _column(encoder: Encoder, name: str) -> Any:
     return encoder.columns[encoder.field_names.index(name)]
 
 
-def _describing(
-    data: Dataset,
-    by_item: _Field,
-    by_user: _Field | None,
-    users: np.ndarray,
-    items: np.ndarray,
-    named: str | Sequence[str] | None,
-) -> tuple[list[int], list[int]]:
-    """Return the numbers of the fields that describe an item, and of those that do a user."""
-    taken = [field.number for field in (by_item, by_user) if field is not None]
-    numbers: list[int] = []
-    for name in [named] if isinstance(named, str) else named or ():
-        if data.fields is None or name not in data.field_names:
-            known = ", ".join(data.field_names) or "none"
-            raise ConfigError(
-                f"item_columns: expected some of the columns ({known}), found {name!r}"
-            )
-        if data.field_names.index(name) in taken:
-            raise ConfigError(f"item_columns: {name} is the user or the item itself")
-        numbers.append(data.field_names.index(name))
-    if data.fields is None or not data.field_names or None in taken or by_user is None:
-        return numbers, []
-    others = [f for f in range(len(data.field_names)) if f not in taken and f not in numbers]
-    if not others:
-        return numbers, []
-    in_user = _constant_within(data, users, by_user.features.size)
-    if named is None:
-        in_item = _constant_within(data, items, by_item.features.size)
-        numbers = [field for field in others if in_item[field] and not in_user[field]]
-        if numbers:
-            names = ", ".join(data.field_names[field] for field in numbers)
-            log.info("the columns that describe %s: %s", by_item.name, names)
-    return numbers, [field for field in others if in_user[field] and field not in numbers]
-
-
-def _constant_within(data: Dataset, groups: np.ndarray, count: int) -> np.ndarray:
-    """Return, for each field, whether all rows of a group have the same entries in it.
-
-    Entries are compared by the sum of random numbers, one for each feature. Of groups with one row
-    nothing can be told; if most rows are in such groups, nothing is.
-    """
-    num_fields = len(data.field_names)
-    sizes = np.bincount(groups[groups >= 0], minlength=count)
-    if sizes[sizes > 1].sum() * 2 < len(groups):
-        return np.zeros(num_fields, bool)
-    marks = np.random.default_rng(0).random(data.num_features)
-    first = np.full((count, num_fields), np.nan)
-    constant = np.ones(num_fields, bool)
-    X, fields = data.X, data.fields
-    assert fields is not None
-    for start in range(0, X.shape[0], _BLOCK):
-        indptr = X.indptr[start : start + _BLOCK + 1]
-        part = slice(indptr[0], indptr[-1])
-        rows = np.repeat(np.arange(indptr.size - 1), np.diff(indptr))
-        features = X.indices[part]
-        sums = np.bincount(
-            rows * num_fields + fields[features],
-            marks[features] * X.data[part],
-            (indptr.size - 1) * num_fields,
-        ).reshape(-1, num_fields)
-        group = groups[start : start + _BLOCK]
-        sums, group = sums[group >= 0], group[group >= 0]
-        new, at = np.unique(group, return_index=True)
-        new_at = at[np.isnan(first[new, 0])]
-        first[group[new_at]] = sums[new_at]
-        constant &= (first[group] == sums).all(axis=0)
-    return constant
-
-
-def _item_rows(
-    X: sp.csr_matrix, keys: np.ndarray, items: np.ndarray, side: np.ndarray
-) -> sp.csr_matrix:
-    """Return the item side of each item: as in its last row, or its own feature alone."""
-    rows = _side_rows(X, items, side, keys.size)
-    bare = np.diff(rows.indptr) == 0
-    lengths = np.diff(rows.indptr) + bare
-    indptr = np.concatenate([[0], np.cumsum(lengths)])
-    indices, data = np.empty(indptr[-1], np.int32), np.ones(indptr[-1], np.float32)
-    from_rows = ~np.repeat(bare, lengths)
-    indices[from_rows], data[from_rows] = rows.indices, rows.data
-    indices[~from_rows] = keys[bare]
-    return _csr(data, indices, indptr, rows.shape)
-
-
-def _side_rows(
-    X: sp.csr_matrix, numbers: np.ndarray, side: np.ndarray, count: int
-) -> sp.csr_matrix:
-    """Return one side of each user or item as in its last row; nothing if it has none."""
-    last = np.full(count, -1, np.int64)
-    at = np.flatnonzero(numbers >= 0)
-    last[numbers[at]] = at  # of repeated places, numpy keeps the last value
-    met = np.flatnonzero(last >= 0)
-    rows = X[last[met]]
-    keep = side[rows.indices]
-    owner = np.repeat(met, np.diff(rows.indptr))[keep]
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=count))])
-    return _csr(rows.data[keep], rows.indices[keep], indptr, (count, X.shape[1]))
-
-
-def entries_of(X: sp.csr_matrix, keep: np.ndarray) -> sp.csr_matrix:
-    """Return X with those of its stored entries only that are to be kept (a mask over them)."""
+def without(X: sp.csr_matrix, features: np.ndarray) -> sp.csr_matrix:
+    """Return X without the entries of some features (a mask)."""
+    keep = ~features[X.indices]
     indptr = np.concatenate([[0], np.cumsum(keep)])[X.indptr].astype(X.indptr.dtype)
     result = sp.csr_matrix(X.shape, dtype=X.dtype)
     result.data, result.indices, result.indptr = X.data[keep], X.indices[keep], indptr
@@ -444,9 +277,10 @@ def entries_of(X: sp.csr_matrix, keep: np.ndarray) -> sp.csr_matrix:
     return result
 
 
-def _csr(
+def csr(
     data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]
 ) -> sp.csr_matrix:
+    """Return the matrix of these arrays, which are taken as they are: ascending in each row."""
     matrix = sp.csr_matrix(shape, dtype=data.dtype)
     matrix.data, matrix.indices, matrix.indptr = data, indices, indptr.astype(np.int32)
     matrix.has_canonical_format = True
@@ -511,8 +345,8 @@ def from_file(
         field_names=tuple(field_names),
         encoder=encoder,
     )
-    by_item = _field(data, "item", notes["item"], ())
-    by_user = _field(data, "user", notes["user"], ()) if notes["user"] else None
+    by_item = field_of(data, "item", notes["item"], ())
+    by_user = field_of(data, "user", notes["user"], ()) if notes["user"] else None
     assert by_item is not None
     keys = by_item.features
     user_keys = by_user.features if by_user else np.zeros(0, np.int32)
@@ -556,4 +390,4 @@ def _checked(tensors: Mapping[str, np.ndarray], name: str, rows: int, width: int
     values = tensors.get(f"{name}_values", np.zeros(indices.size, np.float32))
     if values.shape != indices.shape or not np.isfinite(values).all():
         raise DataError(f"catalogue: expected a finite value for each entry of {second}")
-    return _csr(values, indices, indptr, (rows, width))
+    return csr(values, indices, indptr, (rows, width))

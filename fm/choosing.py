@@ -184,6 +184,7 @@ def _fit_numeric(name: str, cells: Cells, standardize: bool) -> Numeric:
 
 def _fit_values(cells: Cells, kind: str, separator: str, min_count: int) -> Vocabulary:
     """Return the values that are in at least `min_count` rows, the most frequent first."""
+    cells = cells.by_appearance()  # which decides between equal counts
     if kind == "categorical":
         codes, texts = cells.coded
         counts = np.bincount(codes[codes >= 0], minlength=len(texts))

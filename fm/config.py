@@ -220,11 +220,13 @@ class TrainConfig:
     use_bias: bool = _p(True, "learn w0, the global bias", "model")
     use_linear: bool = _p(True, "learn w, one weight per feature", "model")
 
-    optimizer: str = _p(
-        "sgd",
+    optimizer: str | None = _p(
+        None,
         "sgd (normalised steps that cannot diverge), adagrad, adam, ftrl (exact zeros under l1), "
-        "or sagemaker (the built-in algorithm's lazy mini-batch Adam, step for step)",
+        "or sagemaker (the built-in algorithm's lazy mini-batch Adam, step for step); not set: "
+        "sgd, for a ranker adagrad",
         "training",
+        kind=str,
         choices=("sgd", "adagrad", "adam", "ftrl", "sagemaker"),
     )
     epochs: int = _p(100, "passes over the training data, at most", "training", low=1)
@@ -406,7 +408,7 @@ class TrainConfig:
                 value = getattr(self, name)
                 if isinstance(value, float) and value:
                     problems.append(
-                        f"{name}: expected 0 because optimizer is {self.optimizer}, found "
+                        f"{name}: expected 0 because optimizer is {self.used_optimizer}, found "
                         f"{value:g}; use optimizer=ftrl for exact zeros"
                     )
         metrics = METRICS.get(self.predictor_type)
@@ -433,10 +435,19 @@ class TrainConfig:
         if problems:
             raise ConfigError("; ".join(problems))
 
+    @property
+    def used_optimizer(self) -> str:
+        """The optimizer, also if it is not set.
+
+        A ranker's rows of context and negatives have features as common as the hour and as rare as
+        an app: rates of their own serve them better (frappe: NDCG at 10 of 0.34 instead of 0.23).
+        """
+        return self.optimizer or ("adagrad" if self.predictor_type == RANKER else "sgd")
+
     def resolved(self) -> TrainConfig:
         """Return a copy in which what was not set has the value of the optimizer's recipe."""
         task = self.ranking_loss if self.predictor_type == RANKER else self.predictor_type
-        recipe = RECIPES[self.optimizer, task]
+        recipe = {"optimizer": self.used_optimizer, **RECIPES[self.used_optimizer, task]}
         missing = {name: value for name, value in recipe.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
@@ -575,7 +586,7 @@ RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("sgd", "logistic"): _ranking(8, (0.02, 0.02), (0.02, 0.008), lr_decay=0.02),
     ("sgd", "bpr"): _ranking(8, (0.03, 0.03), (0.005, 0.01), lr_decay=0.05),
     ("sgd", "warp"): _ranking(20, (0.03, 0.03), (0.005, 0.02), lr_decay=0.05),
-    ("adagrad", "logistic"): _ranking(8, (0.05, 0.08), (0.005, 0.01)),
+    ("adagrad", "logistic"): _ranking(16, (0.05, 0.08), (0.005, 0.007)),
     ("adagrad", "bpr"): _ranking(8, (0.05, 0.05), (0.005, 0.01)),
     ("adagrad", "warp"): _ranking(20, (0.05, 0.05), (0.005, 0.06)),
     ("adam", "logistic"): _ranking(8, (0.001, 0.001), (0.005, 0.01)),

@@ -327,6 +327,11 @@ class Encoder:
         offset, column = self._column_of(index)
         return column.feature_name(index - offset)
 
+    def feature_value(self, index: int) -> str | None:
+        """Return the value that a feature stands for: ``"42"``; None for unknown, and numbers."""
+        offset, column = self._column_of(index)
+        return None if isinstance(column, Numeric) else column.values.value(index - offset)
+
     def feature_index(self, column: str, value: Any = None) -> int:
         """Return the feature that a value of a column becomes; that of unknown for new values.
 

@@ -72,7 +72,7 @@ _COLUMN_OPTIONS = tuple(_Option(*option) for option in (
 _WARM_START = _Option(
     "warm_start", False, "bool", "let fit start from the model of the last fit, if there is one"
 )
-#: What a ranker is told of them besides; see :func:`fm.catalogue.catalogue_of`.
+#: What a ranker is told of them besides; see :func:`fm.cataloguing.catalogue_of`.
 _SIDE_OPTIONS = (
     _Option("item", None, "str or None", "the column of the items, or a range of features such as "
             "'943:2625'; None: a column with a usual name, such as item, film or product"),
@@ -120,7 +120,9 @@ Give it a frame (pandas, polars or Arrow) with other columns too, or any option 
 the columns become features by :class:`fm.Encoder`, which the model keeps: texts, and integers, as
 categories; floats as numbers; lists as sets of values. Values that were not seen in training are
 "unknown", not an error. Later frames may have their columns in any order.
+"""
 
+_MERGING = """
 Up to 10,000 rows that are visited in random order (see `shuffle`) are first brought into an order
 of their own, and equal rows with equal targets become one row with the sum of their weights. So the
 model depends on what the rows say, not on their order, and a row of weight 2 is the row twice.
@@ -157,7 +159,12 @@ def _documented(cls: _Class) -> _Class:
         text = textwrap.fill(option.help, 92)
         default = "" if option.default is None else f", default={option.default!r}"
         entries.append(f"{option.name} : {option.kind}{default}\n{textwrap.indent(text, '    ')}")
-    parts = {"notes": _NOTES, "parameters": "\n".join(entries), "attributes": _ATTRIBUTES}
+    parts = {
+        "notes": _NOTES,
+        "merging": _MERGING,
+        "parameters": "\n".join(entries),
+        "attributes": _ATTRIBUTES,
+    }
     text = inspect.cleandoc(cls.__doc__)
     for name, part in parts.items():
         text = text.replace("{" + name + "}", part.strip())
@@ -172,6 +179,7 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
     """What the estimators share: everything but the target."""
 
     _predictor_type: str
+    _merges = True  # few rows: see _MERGING
     _more_options: tuple[_Option, ...] = ()
     model_: Model
 
@@ -252,7 +260,7 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
         y = self._target(y, "y", fresh, classes)
         encoder = self._new_encoder(X) if fresh else self.model_.encoder
         data = _without_weightless(self._dataset(X, y, weight, encoder, reset=fresh))
-        if self._config().resolved().shuffle and data.num_rows <= _SMALL:
+        if self._merges and self._config().resolved().shuffle and data.num_rows <= _SMALL:
             data = _canonical(data)
         validation = None
         if eval_set is not None:
@@ -344,6 +352,8 @@ class FMRegressor(RegressorMixin, _FactorizationMachine):  # type: ignore[misc]
 
     {notes}
 
+    {merging}
+
     Parameters
     ----------
     {parameters}
@@ -391,6 +401,8 @@ class FMClassifier(ClassifierMixin, _FactorizationMachine):  # type: ignore[misc
     """Factorization machine that tells two classes apart, trained on log loss.
 
     {notes}
+
+    {merging}
 
     Parameters
     ----------
@@ -504,6 +516,7 @@ class FMRanker(_FactorizationMachine):
     """
 
     _predictor_type = RANKER
+    _merges = False  # that users meet items again and again is something that it learns from
     _more_options = _SIDE_OPTIONS
 
     def __init__(self, **given: Any) -> None:
@@ -540,6 +553,29 @@ class FMRanker(_FactorizationMachine):
         """Return the score of each row, float64: higher is better, within the same context."""
         return self._scores(X)
 
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return how well the items of these rows are ranked: NDCG at 10, from 0 to 1.
+
+        The mean over the lists of :func:`fm.rank_evaluation.evaluate_ranking`, one for each user
+        (or other context) in X: all items of the model, without those that the user met in
+        training, unless they are in X too. A row whose item is unknown is a miss; one whose user is
+        unknown has a list of its own. Where users come back to the same items, call that function
+        with ``exclude=None`` instead.
+
+        Parameters
+        ----------
+        X : array, sparse matrix or frame, shape (num_rows, num_columns)
+            Interactions that the model was not trained on.
+        y : object, optional
+            Not used.
+        """
+        check_is_fitted(self, "model_")
+        from fm.rank_evaluation import evaluate_ranking
+
+        rows = self._dataset(X, None, None, self.model_.encoder, reset=False)
+        found = evaluate_ranking(self.model_, rows, baselines=False)
+        return float(found["metrics"]["model"]["ndcg@10"])
+
     def _target(self, y: Any, name: str, fresh: bool, classes: Any = None) -> Any:
         return None if y is None else super()._target(y, name, fresh)
 
@@ -553,11 +589,14 @@ class FMRanker(_FactorizationMachine):
     def _rows(
         self, X: Any, y: Any, weight: Any, fresh: bool, *, classes: Any = None, eval_set: Any = None
     ) -> tuple[Dataset, Dataset | None]:
-        from fm.catalogue import catalogue_of
+        from fm.cataloguing import catalogue_of
 
         data, validation = super()._rows(X, y, weight, fresh, classes=classes, eval_set=eval_set)
         sides = {option.name: getattr(self, option.name) for option in _SIDE_OPTIONS}
-        return dataclasses.replace(data, catalogue=catalogue_of(data, **sides)), validation
+        catalogue = catalogue_of(data, **sides)
+        if catalogue is None:
+            raise ConfigError(f"item: expected the column of the items, found none{_told(data)}")
+        return dataclasses.replace(data, catalogue=catalogue), validation
 
     def _new_encoder(self, X: Any) -> Encoder | None:
         """Return the encoder; of frames always: in a ranker's numbers are ids."""
@@ -566,6 +605,17 @@ class FMRanker(_FactorizationMachine):
             validate_data(self, X, reset=True, skip_check_array=True)
             encoder = Encoder.fit(self._table(X))
         return encoder
+
+
+def _told(data: Dataset) -> str:
+    """Return which columns there are, and how to say that one is the items'."""
+    if data.encoder is None:
+        return "; give the range of their features, as in item='943:2625'"
+    kinds = ", ".join(f"{column.name}: {column.kind}" for column in data.encoder.columns)
+    return (
+        f" ({kinds}); name it, as in item='film'; ids that are floats are numeric unless all "
+        "columns to use are named, as in categorical=['user', 'film']"
+    )
 
 
 # -- rows ------------------------------------------------------------------------------------------

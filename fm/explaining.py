@@ -165,7 +165,8 @@ def explain(model: Model, row: Any, *, pairs: int = 20) -> Explanation:
     ----------
     model : Model
     row : mapping, (indices, values), or anything of one row that ``Model.as_dataset`` takes
-        A mapping of columns goes through the model's encoder. Values may be None: 1 each. A
+        A mapping of columns goes through the model's encoder, where columns left out are unknown,
+        also those of a known user (``recommend`` fills these in). Values may be None: 1 each. A
         feature that is repeated has the sum of its values.
     pairs : int
         How many of the strongest pairs of entries are listed.

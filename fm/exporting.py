@@ -35,8 +35,8 @@ from fm.recommender import Recommender
 def export_vectors(recommender: Recommender, folder: str | os.PathLike[str]) -> list[Path]:
     """Write the vectors of items, and of the training data's users, and return the files.
 
-    Of a user only the id is known: other columns of the context are unknown. Without users in the
-    catalogue there are no files of them.
+    Columns that describe a user are as in training; others of the context are unknown. Without
+    users in the catalogue there are no files of them.
 
     Parameters
     ----------

@@ -7,14 +7,15 @@ is learnt of it (``fm.folding``).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue import FIELD_RANGE as _RANGE
+from fm.catalogue import FIELD_RANGE, without
 from fm.errors import ConfigError, DataError
-from fm.folding import Folded, without
+from fm.folding import Folded
 
 if TYPE_CHECKING:
     from fm.catalogue import Catalogue
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 
 
 def with_feature(
-    model: Model, folded: Folded, name: Any, *, item_row: sp.csr_matrix | None = None
+    model: Model,
+    folded: Folded,
+    name: Any,
+    *,
+    item_row: sp.csr_matrix | None = None,
+    seen: Iterable[Any] = (),
 ) -> Model:
     """Return a model that knows a new value as what was learnt of it.
 
@@ -40,14 +46,18 @@ def with_feature(
         What the value is called in the data. Not used without an encoder.
     item_row : csr_matrix of one row, optional
         For a new item of a model with a catalogue: the features (of `model`) that describe it.
+    seen : iterable of item ids
+        For a new user of a model with a catalogue: items that are not recommended to them unless
+        asked for, such as those that :func:`fm.folding.fold_ratings` returns.
 
     Raises
     ------
     ConfigError
         If the field cannot get another value: a numeric or hashed column, or a range of features
-        that the catalogue knows as users or items and that is not the last.
+        that the catalogue knows as users or items and that is not the last. If `seen` is given
+        for anything but a user, or to a model that does not remember what users have seen.
     DataError
-        If the value is known already, or is missing.
+        If the value is known already, or is missing; if an item of `seen` is not known.
 
     Examples
     --------
@@ -63,6 +73,7 @@ def with_feature(
             f"with_feature: expected {model.num_factors} factors, as the model has, found an array "
             f"of shape {v.shape}"
         )
+    met = _met(model.catalogue, folded.field, seen)
     at, encoder, fields = model.num_features, None, None
     if model.encoder is not None:
         at, encoder = _extended(model, folded.field, name)
@@ -80,7 +91,7 @@ def with_feature(
     )
     if model.catalogue is None:
         return changed
-    catalogue = _catalogue_with(model.catalogue, at, folded.field, encoder, item_row)
+    catalogue = _catalogue_with(model.catalogue, at, folded.field, encoder, item_row, met)
     return dataclasses.replace(changed, catalogue=catalogue)
 
 
@@ -118,8 +129,27 @@ def _extended(model: Model, field: str, name: Any) -> tuple[int, Any]:
     return sum(c.width for c in columns[: place + 1]) - 1, Encoder(columns)
 
 
+def _met(catalogue: Catalogue | None, field: str, seen: Iterable[Any]) -> np.ndarray:
+    """Return the numbers of the items that a new user has met, ascending."""
+    items = list(seen)
+    if not items:
+        return np.zeros(0, np.int32)
+    if catalogue is None or catalogue.seen is None or field != catalogue.user:
+        raise ConfigError(
+            "seen: expected a new user of a model that remembers which items users have seen, "
+            f"found a new value of {field}; leave seen out, and name the items in exclude= when "
+            "recommending"
+        )
+    return np.unique(catalogue.item_numbers(items))
+
+
 def _catalogue_with(
-    old: Catalogue, at: int, field: str, encoder: Encoder | None, item_row: sp.csr_matrix | None
+    old: Catalogue,
+    at: int,
+    field: str,
+    encoder: Encoder | None,
+    item_row: sp.csr_matrix | None,
+    met: np.ndarray,
 ) -> Catalogue:
     """Return the catalogue of a model that got feature `at` of a field."""
     from fm.catalogue import FeatureIds
@@ -128,7 +158,7 @@ def _catalogue_with(
     users = None if old.users is None else _moved(old.users, at)
     items = _moved(old.items, at)
     item_keys, user_keys = (keys + (keys >= at) for keys in (old.item_keys, old.user_keys))
-    match = _RANGE.fullmatch(field) if encoder is None else None
+    match = FIELD_RANGE.fullmatch(field) if encoder is None else None
     if match and field in (old.item, old.user):
         if int(match[2]) != at:
             raise ConfigError(
@@ -153,8 +183,8 @@ def _catalogue_with(
             none = np.append(users.indptr, users.indptr[-1])
             users = sp.csr_matrix((users.data, users.indices, none), (users.shape[0] + 1, n))
         if seen is not None:
-            parts = seen.data, seen.indices, np.append(seen.indptr, seen.indptr[-1])
-            seen = sp.csr_matrix(parts, (seen.shape[0] + 1, seen.shape[1]))
+            own = sp.csr_matrix((np.ones(met.size, bool), met, [0, met.size]), (1, seen.shape[1]))
+            seen = sp.vstack([seen, own], format="csr")
     return dataclasses.replace(
         old,
         items=items,

@@ -113,7 +113,8 @@ def fit(
         Rows that early stopping watches; without it, `config.validation_fraction` of `data` is
         held out. The best epoch's parameters are returned.
     init : Model, optional
-        Start from this model's parameters (warm start) instead of random ones.
+        Start from this model's parameters (warm start) instead of random ones. Its catalogue goes
+        on, too: see :func:`fm.cataloguing.continued`.
     callbacks : sequence of callable
         Called with an :class:`Epoch` after each epoch. A KeyboardInterrupt raised in one, like
         Ctrl-C, ends the training and keeps the best model so far.
@@ -153,6 +154,10 @@ def fit(
                 f"{made}"
             )
     data = _widened(data, given.feature_dim)
+    if init is not None and init.catalogue is not None:
+        from fm.cataloguing import continued
+
+        data = continued(init.catalogue, data)
     make: type[_Trainer] = _Trainer
     if given.predictor_type == RANKER:
         from fm.ranker import RankTrainer, interactions
@@ -162,7 +167,7 @@ def fit(
     _check_targets(data, given)
     config = _suited(given, data)
     validation = _checked_validation(data, validation, config)
-    trainer = make(data, config, validation, hold_out=True)
+    trainer = make(data, config, validation, hold_out=True, init=init)
     path = _checked_path(checkpoint)
     if resume and path is None:
         raise ConfigError("resume: expected a checkpoint to go on from; name its file")
@@ -179,10 +184,11 @@ def fit(
     else:
         state = TrainState(config, data.num_features, warm=init is not None, validation=held)
         trainer.start(state, init)
-    if state.warm and init is None and trainer.would_refit:
+    named = data.encoder is not None or data.catalogue is not None
+    if state.warm and init is None and (trainer.would_refit or named):
         raise ConfigError(
-            f"init: expected the model that the training in {path} started from, because it is "
-            "needed again to train on all rows; pass it, or refit=False"
+            f"init: expected the model that the training in {path} started from, because its "
+            "parameters and what it knows of items and users are needed again; pass it"
         )
     epochs = config.epochs
     try:
@@ -190,7 +196,7 @@ def fit(
         if trainer.would_refit and state.snapshot is not None:
             epochs = state.best_epoch + 1
             logger.info("training again on all %d rows for %d epochs", data.num_rows, epochs)
-            trainer = make(data, config, None, refit=True)
+            trainer = make(data, config, None, refit=True, init=init)
             trainer.start(state, init)
             state.epoch, state.finished = 0, False
             trainer.run(state, epochs, callbacks, progress, None, mark)
@@ -269,8 +275,9 @@ class _Trainer:
         *,
         hold_out: bool = False,
         refit: bool = False,
+        init: Model | None = None,
     ) -> None:
-        self.data, self.config, self.validation = data, config, validation
+        self.data, self.config, self.validation, self.init = data, config, validation, init
         self.refit = refit  # whether this is the second training, on all rows
         self.within_epoch = False
         self.padding = (0, 0.0)
@@ -667,7 +674,7 @@ def _optimizer(config: TrainConfig, epoch: int) -> Any:
     if config.optimizer == "ftrl":
         more["linear_l1"] = np.float32(config.linear_l1)
         more["factors_l1"] = np.float32(config.factors_l1)
-    return OPTIMIZERS[config.optimizer].make(**_rates(config, epoch), **more)
+    return OPTIMIZERS[config.used_optimizer].make(**_rates(config, epoch), **more)
 
 
 def _loss(config: TrainConfig, scale: float) -> Any:

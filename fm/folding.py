@@ -38,12 +38,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue import FIELD_RANGE, entries_of
+from fm.catalogue import FIELD_RANGE, without
 from fm.config import CLASSIFIER, RANKER, REGRESSOR
 from fm.dataset import Dataset
 from fm.errors import ConfigError, DataError
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 SPREAD = 1.5  # chosen on ml-latest-small, ml-1m and jester; 1 to 2 differ by less than 1%
 MAX_OTHERS = 2000
+_LARGEST = float(np.finfo(np.float32).max)
 _NEWTON_STEPS = 50  # a dozen are enough, unless labels are separable and the prior is very wide
 
 
@@ -285,8 +287,8 @@ def ratings_rows(
     Raises
     ------
     DataError
-        If an item is not in the catalogue, a rating is not a finite number (or not 0 or 1), or the
-        context does not suit the model.
+        If an item is not in the catalogue, a rating is not a finite number, as float32 has them
+        (or not 0 or 1), or the context does not suit the model.
     """
     if not isinstance(ratings, Mapping):
         raise DataError(
@@ -294,7 +296,9 @@ def ratings_rows(
         )
     labels = model.config.predictor_type != REGRESSOR
     for item, rating in ratings.items():
-        number = isinstance(rating, (int, float, np.number, np.bool_)) and math.isfinite(rating)
+        number = isinstance(rating, (Real, np.bool_)) and (
+            abs(rating if isinstance(rating, int) else float(rating)) <= _LARGEST
+        )
         if not number or (labels and rating not in (0, 1)):
             wanted = "0 or 1" if labels else "a finite number"
             raise DataError(f"ratings: expected {wanted} for item {item!r}, found {rating!r}")
@@ -356,10 +360,11 @@ def fold_ratings(
         if isinstance(liked, (str, bytes)) or not isinstance(liked, Iterable):
             raise DataError(f"liked: expected a list of item ids, found {liked!r}")
         ratings = dict.fromkeys(liked, 1)
-    X, y = ratings_rows(model, catalogue, context, ratings or {})
+    assert ratings is not None
+    X, y = ratings_rows(model, catalogue, context, ratings)
     if ranker:
-        return fold_in(model, X[np.flatnonzero(y > 0)], None, catalogue.user), list(ratings or {})
-    return fold_in(model, X, y, catalogue.user), list(ratings or {})
+        return fold_in(model, X[np.flatnonzero(y > 0)], None, catalogue.user), list(ratings)
+    return fold_in(model, X, y, catalogue.user), list(ratings)
 
 
 # -- parts -----------------------------------------------------------------------------------------
@@ -407,15 +412,11 @@ def _noise(model: Model) -> float:
         if noise is not None and math.isfinite(noise) and noise > 0:
             return float(noise)
     raise ConfigError(
-        "noise: expected a model with the mean squared error of its training, found none; pass "
-        "Folding(..., noise=...)"
+        "noise: expected a model with the mean squared error of its training, found none above 0; "
+        "give it that of other rows, as python -m fm.evaluate measures it: "
+        "dataclasses.replace(model, metrics={'mse': ...}), which save keeps"
     )
 
 
 def _design(sums: np.ndarray) -> np.ndarray:
     return np.hstack([np.ones((len(sums), 1)), sums])
-
-
-def without(X: sp.csr_matrix, dropped: np.ndarray) -> sp.csr_matrix:
-    """Return the rows of X without the features that are dropped."""
-    return entries_of(X, ~dropped[X.indices])

@@ -1,7 +1,7 @@
 """A table of items -> a catalogue of them. Floor 1.
 
 Decided here: how items that are described by columns become a catalogue, those that training did
-not meet included. Not decided here: which columns describe an item (``fm.catalogue``).
+not meet included. Not decided here: which columns describe an item (``fm.cataloguing``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fm.catalogue import Catalogue
 from fm.encoder import Encoder
 from fm.errors import ConfigError, DataError
 from fm.formats.cells import CellTable
-from fm.formats.frames import place
+from fm.formats.frames import place, source_of
 from fm.formats.tables import read_table
 
 
@@ -41,7 +41,8 @@ def catalogue_of_table(
     ConfigError
         If there is no encoder, or its items are no column of it.
     DataError
-        If the table cannot be read, a column is missing, or an id is missing or occurs twice.
+        If the table cannot be read or has no rows, a column is missing, or an id is missing or
+        occurs twice.
 
     Examples
     --------
@@ -62,6 +63,8 @@ def catalogue_of_table(
             "describe them; train the model on a table"
         )
     rows = read_table(table)
+    if not rows.num_rows:
+        raise DataError(f"{source_of(rows)}: expected a row for each item, found none")
     if item is not None and item != name:
         if item not in rows.column_names:
             raise DataError(

@@ -7,7 +7,8 @@ score the row's own item above others in the same context.
 Decided here:
 
 - Negatives: the same context with the side of another item, drawn anew in each epoch, and never an
-  item that the row's user meets in a row that is trained on. Where users meet the same items again
+  item that the row's user meets in a row that is trained on, or met in the training that this one
+  goes on from. Where users meet the same items again
   and again (a tenth of the rows), only those met in this very context are spared: what somebody
   uses in the evening is a negative of the morning. Rows that are held out count as not
   yet met: a model that never sees them as negatives could tell them by that, and early stopping
@@ -32,7 +33,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue import Catalogue, catalogue_of
+from fm.catalogue import Catalogue
+from fm.cataloguing import catalogue_of
 from fm.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.fitting import _FAR, _loss, _optimizer, _Trainer
@@ -126,8 +128,17 @@ class RankTrainer(_Trainer):
         self.known = known_pairs(
             self.users[rows], self.items[rows], catalogue.num_users, catalogue.num_items
         )
+        repeated = _repeat_themselves(self.known, self.users, rows)
+        met = self._met_before(held)
+        if met is not None:
+            self.known = known_pairs(
+                np.concatenate([self.users[rows], met[0]]),
+                np.concatenate([self.items[rows], met[1]]),
+                catalogue.num_users,
+                catalogue.num_items,
+            )
         self.groups, self.taken = self.users, self.known
-        if _repeat_themselves(self.known, self.users, rows):
+        if repeated:
             self.groups = _alike(catalogue.contexts(data.X))
             self.groups[self.users < 0] = -1
             number = int(self.groups.max(initial=-1)) + 1
@@ -135,6 +146,20 @@ class RankTrainer(_Trainer):
                 self.groups[rows], self.items[rows], number, catalogue.num_items
             )
         return rows, held
+
+    def _met_before(self, held: np.ndarray | None) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return the pairs met in the training that this one goes on from, but for those held."""
+        if self.init is None or self.init.catalogue is None:
+            return None
+        seen, count = self.init.catalogue.seen, self.catalogue.num_items
+        if seen is None or seen.shape != (self.catalogue.num_users, count):
+            return None
+        users, items = seen.nonzero()
+        if held is None:
+            return users, items
+        asked = self.users[held].astype(np.int64) * count + self.items[held]
+        keep = ~np.isin(users.astype(np.int64) * count + items, asked)
+        return users[keep], items[keep]
 
     def _rows_to_judge(self) -> Any:
         """Return the ranking that early stopping watches, or None."""

@@ -46,7 +46,7 @@ from fm.options import (
     positive,
     run,
 )
-from fm.recommender import BLOCK, Recommender
+from fm.recommender import Recommender
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -230,8 +230,9 @@ def _asked(
         ids = args.users or recommender.user_ids
         if not len(ids):
             raise ConfigError("--all: the model does not know users; train it with --user COLUMN")
-        for begin in range(0, len(ids), BLOCK):
-            part = list(ids[begin : begin + BLOCK])
+        size = recommender.block_size(args.k)
+        for begin in range(0, len(ids), size):
+            part = list(ids[begin : begin + size])
             yield Asked({_user(recommender): pa.array(part)}, recommender.contexts(part))
 
 
@@ -244,12 +245,13 @@ def _asked_by_file(
     from fm.reading import read_batches
 
     model, catalogue = recommender.model, recommender.catalogue
+    size = recommender.block_size(args.k)
     source = sys.stdin.buffer.read() if args.input == "-" else args.input
     form = options.get("format")
     check_encoder(args.model, model.encoder, source, form)
     if model.encoder is None or (form or guess_format(source)) in READERS:
         for rows in read_batches(
-            source, batch_rows=BLOCK, **{**model.reading_options(source, form), **options}
+            source, batch_rows=size, **{**model.reading_options(source, form), **options}
         ):
             yield Asked({}, recommender.contexts(rows))
         return
@@ -257,17 +259,9 @@ def _asked_by_file(
         raise ConfigError("--zero-based: does not apply to a table; leave it out")
     of_item = {catalogue.item, *catalogue.item_columns}
     expected = [name for name in model.encoder.field_names if name not in of_item]
-    for table in iter_batches(source, expect=expected, batch_rows=BLOCK, **options):
-        found = [name for name in expected if name in table.column_names]
-        if not found:
-            raise DataError(
-                f"{args.input}: expected some of the columns {', '.join(expected)}, found only "
-                f"{', '.join(table.column_names)}"
-            )
-        labels = {name: table[name] for name in found}
-        # Mappings may leave out columns, which are then those of the user; a table may not.
-        rows = table if found == expected else table.select(found).to_pylist()
-        yield Asked(labels, recommender.contexts(rows))
+    for table in iter_batches(source, expect=expected, batch_rows=size, **options):
+        labels = {name: table[name] for name in expected if name in table.column_names}
+        yield Asked(labels, recommender.contexts(table))
 
 
 def _user(recommender: Recommender) -> str:
@@ -311,9 +305,7 @@ def _person(args: argparse.Namespace, recommender: Recommender, items: Items) ->
         context, *more = parse_json("--context", args.context, "an object of columns", dict)
         if more:
             raise DataError("--context: expected one object for one person, found a list")
-    X = sp.csr_matrix((1, model.num_features), dtype=np.float32)
-    if context or model.encoder is not None:
-        X = recommender.contexts(context)
+    X = recommender.contexts(context)
     return Person(context, X, *fold_ratings(model, recommender.catalogue, X, ratings, liked))
 
 
@@ -372,13 +364,18 @@ def _knowing(
     """Return a recommender that knows somebody new as a user, and who is asked for."""
     if person is None:
         return recommender, X
+    from fm.catalogue import without
     from fm.extending import with_feature
 
     model = dataclasses.replace(recommender.model, catalogue=recommender.catalogue)
     if model.encoder is None:
         raise ConfigError("--why: a model without columns cannot name somebody new; leave it out")
     known = with_feature(model, person.folded, "(new)").recommender
-    return known, known.contexts({**person.context, recommender.catalogue.user: "(new)"})
+    # As in the lists: all that is told or known of the context, but another user.
+    encoder: Any = known.model.encoder
+    of_user = encoder.fields == encoder.field_names.index(known.catalogue.user)
+    rest, new = known.contexts(person.context), known.contexts("(new)")
+    return known, without(rest, of_user) + without(new, ~of_user)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue import Catalogue, entries_of
-from fm.contexts import Contexts
+from fm.catalogue import Catalogue, without
+from fm.contexts import Contexts, listed
 from fm.dataset import all_finite
 from fm.errors import ConfigError, DataError
 from fm.topk import TopK, top_k
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from fm.model import Model
 
-BLOCK = 4096  # contexts that `recommend_all` answers together
+BLOCK, _ITEMS = 4096, 1 << 20  # contexts, and items for them, that are best answered together
 SIMILARITIES = ("cosine", "inner")
 
 
@@ -102,9 +102,19 @@ class Recommendations(NamedTuple):
         ----------
         contexts : sequence, optional
             What to call each context, such as user ids; the default is its number from 0.
+
+        Raises
+        ------
+        DataError
+            If there are not as many as contexts.
         """
         import pyarrow as pa
 
+        if contexts is not None and len(contexts) != len(self.numbers):
+            raise DataError(
+                f"contexts: expected a name for each of {len(self.numbers)} contexts, found "
+                f"{len(contexts)}"
+            )
         rows, ranks = np.nonzero(self.numbers >= 0)
         called: Any = pa.array(rows)
         if contexts is not None:
@@ -158,7 +168,7 @@ class Recommender:
 
     Examples
     --------
-    >>> from fm.catalogue import catalogue_of
+    >>> from fm.cataloguing import catalogue_of
     >>> from fm.config import TrainConfig
     >>> from fm.model import Model
     >>> from fm.reading import read
@@ -221,7 +231,7 @@ class Recommender:
 
     def _sides_of(self, X: sp.csr_matrix, folded: Folded | None) -> Sides:
         if folded is not None:
-            X = _without(X, self._reader.user_features)
+            X = without(X, self._reader.user_features)
         vectors, bias = side_vectors(self.model, X)
         with np.errstate(over="ignore", invalid="ignore"):
             if folded is not None:
@@ -294,6 +304,11 @@ class Recommender:
 
     # -- recommending ----------------------------------------------------------------------------
 
+    def block_size(self, k: int) -> int:
+        """Return how many contexts to answer together: as many as fit in memory with `k` items."""
+        _check_k(k)
+        return max(1, min(BLOCK, _ITEMS // min(int(k), max(1, self.catalogue.num_items))))
+
     def recommend(
         self,
         context: Any,
@@ -340,18 +355,18 @@ class Recommender:
     ) -> Iterator[tuple[list[str], Recommendations]]:
         """Yield (user ids, their recommendations) until all users of the training data are served.
 
-        Columns other than the user's are unknown. Parameters and errors are those of
-        :meth:`recommend`, but `exclude` cannot be one list for each user.
+        Columns that describe the user are as in training, the others unknown. Parameters and errors
+        are those of :meth:`recommend`, but `exclude` cannot be one list for each user.
         """
-        chosen = self._chosen(candidates)
-        for begin in range(0, self.catalogue.num_users, BLOCK):
-            ids = list(self.user_ids[begin : begin + BLOCK])
+        chosen, size = self._chosen(candidates), self.block_size(k)
+        for begin in range(0, self.catalogue.num_users, size):
+            ids = list(self.user_ids[begin : begin + size])
             yield ids, self._recommend(self.contexts(ids), k, exclude, chosen, None)
 
     def _chosen(self, candidates: Iterable[Any] | None) -> np.ndarray | None:
         if candidates is None:
             return None
-        if isinstance(candidates, (str, bytes)):
+        if isinstance(candidates, (str, bytes)) or not isinstance(candidates, Iterable):
             raise ConfigError(f"candidates: expected a list of item ids, found {candidates!r}")
         return np.unique(self.catalogue.item_numbers(candidates))
 
@@ -403,7 +418,7 @@ class Recommender:
             raise ConfigError(
                 f"exclude: expected 'seen', None, or lists of item ids, found {exclude!r}"
             )
-        lists = list(exclude)
+        lists = [listed(part) for part in listed(exclude)]
         if lists and all(isinstance(part, _LISTS) for part in lists):
             if len(lists) != num_rows:
                 raise DataError(
@@ -476,24 +491,19 @@ def recommend(
         return recommender.recommend(context, k, exclude=exclude, candidates=candidates)
     from fm.folding import fold_ratings
 
-    X = recommender.contexts({} if context is None and recommender.model.encoder else context)
+    X = recommender.contexts({} if context is None else context)
     folded, met = fold_ratings(recommender.model, recommender.catalogue, X, ratings, liked)
     if isinstance(exclude, str) and exclude == "seen":
         exclude = met
     return recommender.recommend(X, k, exclude=exclude, candidates=candidates, folded=folded)
 
 
-_LISTS = (list, tuple, set, frozenset, np.ndarray)
+_LISTS = (list, tuple, set, frozenset)
 
 
 def _check_k(k: Any) -> None:
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ConfigError(f"k: expected an integer of at least 1, found {k!r}")
-
-
-def _without(X: sp.csr_matrix, features: np.ndarray) -> sp.csr_matrix:
-    """Return X without the entries of some features (a mask)."""
-    return entries_of(X, ~features[X.indices])
 
 
 def _within(

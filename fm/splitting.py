@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fm.errors import ConfigError, DataError
+from fm.formats.cells import no_value
 
 
 class Split(NamedTuple):
@@ -169,7 +170,7 @@ def _column(given: Any, name: str) -> np.ndarray:
     if values.ndim != 1:
         raise DataError(f"{name}: expected one value for each row, found shape {values.shape}")
     if values.dtype.kind == "O":
-        missing = np.array([v is None or v != v for v in values.tolist()], bool)
+        missing = np.array([no_value(v) or v != v for v in values.tolist()], bool)
     elif values.dtype.kind in "fM":
         missing = np.isnat(values) if values.dtype.kind == "M" else np.isnan(values)
     else:

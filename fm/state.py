@@ -109,7 +109,7 @@ class TrainState:
         if self.config.optimizer == "sagemaker":
             self.states, bias_states = 2, 4
         else:
-            recipe = OPTIMIZERS[self.config.optimizer]
+            recipe = OPTIMIZERS[self.config.used_optimizer]
             self.states, bias_states = recipe.num_states, recipe.bias_states
         wide = 1 + self.states
         self.B = np.zeros(1 + bias_states, np.float64)

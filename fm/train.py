@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from fm.cataloguing import continued
 from fm.config import (
     CLASSIFIER,
     METRICS,
@@ -89,8 +90,8 @@ def _train(args: argparse.Namespace) -> int:
     say = _silent if args.quiet or args.json else _say
     with interruptible() as interrupted:
         data, test, validation = _read(args, config, init)
-        if data.catalogue is None and init is not None:
-            data = dataclasses.replace(data, catalogue=init.catalogue)
+        if init is not None and init.catalogue is not None:
+            data = continued(init.catalogue, data)  # as fit does; here for the report
         if args.predictor_type is None and init is None and args.metric in (None, "auto"):
             config = _with_task_of(data, config)
         report = _report_of_data(data, config)

@@ -38,6 +38,7 @@ FLOORS = {
     "fm.features": 1,
     "fm.reading": 1,
     "fm.catalogue": 1,
+    "fm.cataloguing": 1,
     "fm.item_table": 1,
     "fm.splitting": 1,
     "fm.data": 1,

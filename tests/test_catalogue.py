@@ -1,5 +1,7 @@
 """Catalogue: which features are items and users, and who met which item."""
 
+import dataclasses
+import datetime
 import json
 
 import numpy as np
@@ -8,11 +10,13 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fm.catalogue import Catalogue, catalogue_of
+from fm.catalogue import Catalogue
+from fm.cataloguing import catalogue_of, continued
 from fm.config import TrainConfig
 from fm.dataset import Dataset
 from fm.errors import ConfigError, DataError, ModelFileError
 from fm.fitting import fit
+from fm.formats.cells import text_of
 from fm.formats.storage import read_tensors, write_tensors
 from fm.model import _TENSOR_TYPES, Model, load
 from fm.reading import read
@@ -97,6 +101,33 @@ def test_items_are_named_as_in_the_data():
         catalogue.item_number("100")
 
 
+IDS = ["1", "1.0", 1, 1.0, 2**60, 1e16, np.float32(1.5), np.int8(3), "true", "True", True, np.True_,
+       "007", " 7", "1.50", b"bytes", "-0", -0.0, datetime.date(2024, 1, 2)]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", IDS, ids=repr)
+def test_ids_are_read_as_training_reads_them(value):
+    columns = {"user": [1, 2], "item": [value, value], "rating": [1, 2]}
+    catalogue = read(columns, categorical=["user", "item"]).catalogue
+    assert catalogue.item_ids[catalogue.item_number(value)] == text_of(value)
+    assert catalogue.item_numbers([text_of(value)]).tolist() == [catalogue.item_number(value)]
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), "", [1], {"item": 1}, b"\xff"])
+def test_what_is_no_id_is_no_item(value):
+    catalogue = read({"user": [1, 2], "item": ["None", "nan"], "rating": [1, 2]}).catalogue
+    with pytest.raises(DataError, match="item: expected one of the 2 items of the model, found"):
+        catalogue.item_number(value)
+
+
+def test_the_name_of_a_column_may_hold_anything():
+    data = {"a=b": ["u=1", "u2", "u2"], "=": ["x=", "=y", "x="], "rating": [1, 2, 3]}
+    model = fit(read(data, user="a=b", item="="), TrainConfig(num_factors=2, epochs=2))
+    assert list(model.catalogue.item_ids) == ["x=", "=y"]
+    assert [ids for ids, _ in model.recommender.recommend_all(2)][0] == ["u2", "u=1"]
+    assert model.recommend("u=1", 2).ids() == [["=y"]]
+
+
 def test_without_a_column_of_items_there_is_none():
     assert read({"a": ["x", "y"], "rating": [1, 2]}).catalogue is None
     assert read((np.eye(3), [1, 2, 3])).catalogue is None
@@ -141,6 +172,13 @@ def test_two_items_in_a_row():
         read((sp.csr_matrix([[1, 0, 0], [1, 1, 0]]), [1, 2]), item="0:3")
 
 
+def test_a_stored_zero_is_an_item_only_where_it_stands_alone():
+    X = sp.csr_matrix(np.array([[1, 2, 3], [2, 0, 4], [1, 1, 0]], np.float32))
+    X.data[[1, 4, 6]] = 0  # of item 0 in row 0, of item 1 in row 1, of item 0 in row 2
+    catalogue = read((X, [1, 2, 3]), user="0:1", item="1:3").catalogue
+    assert catalogue.rows_of_keys(X)[1].tolist() == [1, 1, 0]
+
+
 def test_named_columns_describe_an_item_even_if_they_change():
     data = known(item_columns=["hour"])
     last = {film: hour for _, film, _, hour in ROWS}
@@ -154,6 +192,121 @@ def test_named_columns_describe_an_item_even_if_they_change():
 def test_of_items_met_once_nothing_is_told():
     rows = [(f"u{i % 3}", film, 1, "am") for i, film in enumerate("ABC")]
     assert known(rows).catalogue.item_columns == ()
+
+
+def shop(rng, count=4000, **more):
+    """A table of visits: items of 40 kinds, users who keep their town."""
+    item, user = rng.integers(0, 200, count), rng.integers(0, 100, count)
+    return {
+        "basket": [f"b{i}" for i in rng.integers(0, 300, count)],
+        "user": [f"u{i}" for i in user], "item": [f"i{i}" for i in item],
+        "kind": [f"k{i % 40}" for i in item], "town": [f"t{i % 7}" for i in user],
+        "hour": [f"h{i}" for i in rng.integers(0, 24, count)], "web": ["yes"] * count, **more,
+    }  # fmt: skip
+
+
+def test_without_users_the_columns_that_describe_an_item_are_found_too(rng):
+    rows = shop(rng)
+    del rows["user"], rows["town"]
+    assert read(rows).catalogue.item_columns == ("kind", "web")
+    del rows["basket"], rows["hour"]
+    rows = {name: column[:500] for name, column in rows.items()}
+    rows["item"] = [f"i{n}" for n in range(500)]
+    assert read(rows).catalogue.item_columns == ()  # each item once: nothing is told
+
+
+def test_a_few_mistakes_do_not_hide_what_describes_an_item(rng, caplog):
+    rows = shop(rng)
+    assert read(rows).catalogue.item_columns == ("kind",)
+    assert not caplog.records
+    rows["kind"][77], rows["town"][7] = "typo", "typo"
+    rows["web"][5:25] = ["no"] * 20  # rare for every item: of none
+    catalogue = read(rows).catalogue
+    assert catalogue.item_columns == ("kind",)
+    assert catalogue.user_columns == ("town",)
+    assert "kind: taken to describe item, though it differs in" in caplog.text
+    rows["kind"][:200] = rows["kind"][200:400]
+    assert read(rows).catalogue.item_columns == ()
+
+
+def test_items_that_most_rows_meet_once_are_described_if_enough_are_met_twice(rng):
+    once, twice = shop(rng, 9000), shop(rng, 2000)
+    once["item"], once["kind"] = ([f"{c}{i}" for i in range(9000)] for c in "xy")
+    rows = {name: once[name] + twice[name] for name in once}
+    assert read(rows).catalogue.item_columns == ("kind",)
+
+
+# -- training that goes on -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def first():
+    return known(ROWS[:4])
+
+
+def as_next(first, rows, **options):
+    return read(table(rows), target="rating", encoder=first.encoder, **options)
+
+
+NEXT = [("u2", "A", 50, "am"), ("u1", "B", 30, "am")]
+
+
+def pairs_of(data):
+    catalogue = data.catalogue
+    users = [data.encoder.feature_name(key) for key in catalogue.user_keys]
+    return {
+        (users[u], catalogue.item_ids[i]) for u, i in zip(*catalogue.seen.nonzero(), strict=True)
+    }
+
+
+@pytest.mark.parametrize("options", [{}, {"user": "user", "item": "film"}])
+def test_a_catalogue_goes_on(first, options):
+    films = {**GENRES, "A": "y"}  # another description, of a film that the new rows meet
+    new = as_next(first, [NEXT[0]], **options)
+    rows = table([NEXT[0]], genres=[films["A"]])
+    new = read(rows, target="rating", encoder=first.encoder, **options)
+    catalogue = continued(first.catalogue, new).catalogue
+    whole = dataclasses.replace(new, catalogue=catalogue)
+    assert pairs_of(whole) == pairs_of(first)
+    of = {name: catalogue.items[i] for i, name in enumerate(catalogue.item_ids)}
+    assert names_of(first, of["A"]) == ["film=A", "genres=y"]
+    assert names_of(first, of["B"]) == ["film=B", "genres=y"]
+    assert catalogue.item_columns == ("genres",) and catalogue.user_columns == ("age",)
+    users = {first.encoder.feature_name(k): u for u, k in enumerate(catalogue.user_keys)}
+    assert names_of(first, catalogue.users[users["user=u1"]]) == ["age=30"]
+    assert names_of(first, catalogue.users[users["user=u2"]]) == ["age=<unknown>"]  # 50 is new
+
+
+def test_who_met_what_goes_on(first):
+    new = continued(first.catalogue, as_next(first, NEXT))
+    again = {("user=u2", "A"), ("user=u1", "B")}
+    assert pairs_of(new) == pairs_of(first) | again
+    without = as_next(first, NEXT, user="user", item="film", keep_seen=False)
+    assert continued(first.catalogue, without).catalogue.seen is None
+    unseen = dataclasses.replace(first.catalogue, seen=None)
+    assert continued(unseen, as_next(first, NEXT)).catalogue.seen is None
+    assert pairs_of(continued(unseen, as_next(first, NEXT, user="user", item="film"))) == again
+
+
+def test_rows_of_other_items_begin_anew(first):
+    other = as_next(first, NEXT, item="hour")
+    assert continued(first.catalogue, other) is other
+    bare = Dataset.from_arrays(np.eye(2))
+    assert continued(first.catalogue, bare) is bare
+
+
+def test_ranges_go_on():
+    first, wide = read((np.eye(6), np.ones(6)), user="0:3", item="3:6"), np.eye(9)[:5]
+    catalogue = continued(first.catalogue, Dataset.from_arrays(wide)).catalogue
+    assert catalogue.items.shape == (3, 9) and catalogue.seen.shape == (3, 3)
+
+
+@pytest.mark.parametrize("task", ["regressor", "ranker"])
+def test_training_that_goes_on_keeps_what_was_known(first, task):
+    config = TrainConfig(predictor_type=task, num_factors=2, epochs=1)
+    model = fit(first, config)
+    more = fit(as_next(first, NEXT), config, init=model)
+    assert pairs_of(more) == pairs_of(first) | {("user=u2", "A"), ("user=u1", "B")}
 
 
 # -- in a model file -----------------------------------------------------------------------------

@@ -377,6 +377,30 @@ def test_one_count_for_one_value_in_two_spellings():
     assert Encoder.fit({"c": column}).columns[0].values.values == ("7", "x")
 
 
+WORDS = ["z", "a", "m", None, "a", "z", "m", "q"]  # the first three occur as often
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series(WORDS, dtype="category"),
+        pd.Series(pd.Categorical(WORDS, ["unused", "q", "m", "a", "z", "5.5"])),
+        pl.Series(WORDS, dtype=pl.Enum(["a", "m", "q", "z"])),
+        pa.DictionaryArray.from_arrays([3, 0, 2, 4, 1, 3, 2, 5], ["a", "a", "m", "z", None, "q"]),
+        pa.chunked_array([pd.Categorical(WORDS[:4]), pd.Categorical(WORDS[4:])]),
+    ],
+    ids=["category", "given order", "enum", "arrow", "chunks"],
+)
+def test_equal_counts_keep_the_order_of_the_rows_in_a_dictionary_too(column):
+    found = Encoder.fit(pa.table({"c": column, "m": column}), categorical=["c"], multi=["m"])
+    assert found == Encoder.fit({"c": WORDS, "m": WORDS}, categorical=["c"], multi=["m"])
+    assert [c.values.values for c in found.columns] == [("z", "a", "m", "q")] * 2
+    lists = pa.ListArray.from_arrays([0, 2, 3], pa.array(["z", "a", "m"]).dictionary_encode())
+    backward = pa.DictionaryArray.from_arrays([2, 0, 1], ["a", "m", "z"])
+    same = pa.ListArray.from_arrays([0, 2, 3], backward)
+    assert Encoder.fit(pa.table({"m": lists})) == Encoder.fit(pa.table({"m": same}))
+
+
 def test_separators():
     data = {"tags": ["a, b", "b,c", "x|y"], "path": ["a::b", "c", "::"]}
     encoder = Encoder.fit(data, multi={0: ","}, history={"path": "::"})
@@ -527,7 +551,9 @@ def encodable(row):
     st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=6), min_size=1, max_size=9)
 )
 def test_decode_gives_the_values_back(values):
-    encoder = Encoder.fit({"c": values, "m": [values] * len(values)})
+    encoder = Encoder.fit(
+        {"c": values, "m": [values] * len(values)}, categorical=["c"], multi=["m"]
+    )
     for i, value in enumerate(values):
         row = {"c": value, "m": values}
         decoded = encoder.decode_row(encoder.encode_rows([row]))
@@ -546,6 +572,7 @@ def test_names_and_indices():
     for i, name in enumerate(encoder.feature_names):
         assert encoder.feature_name(i) == name
     assert encoder.feature_names[-1] == "seen=a"
+    assert [encoder.feature_value(i) for i in (0, 1, 3, 4, 8)] == [None, "u1", None, None, "Drama"]
     assert encoder.feature_names[1:3] == ["user=u1", "user=u2"]
     assert repr(encoder.feature_names) == "<names of 12 features>"
     assert "'user': categorical 3" in repr(encoder)
@@ -704,17 +731,20 @@ def test_genres_of_movielens(shared_data):
     assert encoder.columns[0].values.values[:2] == ("Drama", "Comedy")
 
 
+def cpu_seconds(what):
+    start = time.process_time()
+    what()
+    return time.process_time() - start
+
+
 def test_cost_is_per_value_not_per_row(rng):
     """A guard against a loop over rows in Python; the limits are ten times what is measured."""
     n = 300_000
     table = read_table({"u": rng.integers(0, 6000, n).astype(str), "i": rng.integers(0, 4000, n)})
-    start = time.process_time()
+    unit = cpu_seconds(lambda: sum(i * i for i in range(10 * n)))
     encoder = Encoder.fit(table, categorical=["u", "i"])
-    X = encoder.transform(table)
-    assert time.process_time() - start < 1.5 and X.nnz == 2 * n
+    both = cpu_seconds(lambda: Encoder.fit(table, categorical=["u", "i"]).transform(table))
+    assert both < 2.5 * unit
     row = {"u": "42", "i": 7}
     encoder.encode_rows([row])
-    start = time.process_time()
-    for _ in range(200):
-        encoder.encode_rows([row])
-    assert (time.process_time() - start) / 200 < 500e-6
+    assert cpu_seconds(lambda: [encoder.encode_rows([row]) for _ in range(200)]) < unit / 2

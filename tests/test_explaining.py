@@ -15,6 +15,7 @@ from fm.errors import ConfigError, DataError
 from fm.explaining import explain
 from fm.interactions import field_interactions, interactions
 from fm.model import Model
+from fm.reading import read
 
 TABLE = {
     "user": ["ann", "bob", "ann", "eve"],
@@ -34,7 +35,7 @@ def model_of(task=REGRESSOR, encoder=ENCODER, seed=0, k=3, n=None, **more):
     rng = np.random.default_rng(seed)
     n = n or encoder.num_features
     if encoder is not None:
-        more = {"fields": encoder.fields, "field_names": encoder.field_names, "encoder": encoder}
+        more |= {"fields": encoder.fields, "field_names": encoder.field_names, "encoder": encoder}
     config = TrainConfig(predictor_type=task, num_factors=k)
     return Model(rng.normal(), rng.normal(size=n), rng.normal(size=(n, k)), config, **more)
 
@@ -169,7 +170,8 @@ def test_interactions_are_those_of_loops_over_all_rows(X, k, min_count, block):
         pair = tuple(int(name.split()[1]) for name in (one.first, one.second))
         assert one.contribution == pytest.approx(wanted.pop(pair), abs=1e-9)
         assert one.rows == len(met[pair])
-        assert one.product == pytest.approx(float(model.V[pair[0]] @ model.V[pair[1]]), rel=1e-5)
+        product = float(model.V[pair[0]] @ model.V[pair[1]])  # rounded to float32
+        assert one.product == pytest.approx(product, rel=1e-5, abs=1e-6)
     rest = max(map(abs, wanted.values()), default=0)
     assert all(abs(one.contribution) >= rest - 1e-9 for one in found)
 
@@ -190,6 +192,28 @@ def test_the_strength_of_pairs_of_fields():
     assert names == list(ENCODER.field_names)
     assert strength == pytest.approx(wanted, rel=1e-6)
     assert linear == pytest.approx(alone, rel=1e-6)
+
+
+def test_a_row_is_explained_as_it_is_scored():
+    """Columns left out are unknown, also those of a known user; a full row is what is listed."""
+    data = read(
+        {
+            "user": [1, 1, 2, 2, 3, 3],
+            "age": ["x", "x", "y", "y", "x", "x"],
+            "film": ["A", "B", "B", "C", "A", "C"],
+            "rating": [1, 2, 3, 4, 5, 4],
+        },
+        categorical=["user", "age", "film"],
+    )
+    assert data.catalogue.user_columns == ("age",)
+    model = model_of(encoder=data.encoder, catalogue=data.catalogue)
+    bare, full = {"user": 1, "film": "C"}, {"user": 1, "age": "x", "film": "C"}
+    for row in (bare, full):
+        assert model.explain(row).total == pytest.approx(float(model.scores([row])[0]), rel=1e-5)
+    listed = model.recommend(1, 1)
+    assert listed.ids() == [["C"]]
+    assert model.explain(full).total == pytest.approx(float(listed.scores[0, 0]), rel=1e-5)
+    assert model.explain(bare).total != pytest.approx(float(listed.scores[0, 0]), rel=1e-3)
 
 
 def test_the_model_has_both():

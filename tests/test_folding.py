@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
@@ -12,13 +13,13 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 import fm.folding
-from fm.catalogue import catalogue_of
+from fm.cataloguing import catalogue_of
 from fm.columns import Categorical, Numeric, Vocabulary
 from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
 from fm.encoder import Encoder
 from fm.errors import ConfigError, DataError
 from fm.extending import with_feature
-from fm.folding import Folded, Folding, fold_in, ratings_rows
+from fm.folding import Folded, Folding, fold_in, fold_ratings, ratings_rows
 from fm.model import Model, load
 from fm.reading import read
 
@@ -285,6 +286,8 @@ def test_rows_of_ratings_without_an_encoder():
         (REGRESSOR, {"f1": "3"}, "ratings: expected a finite number for item 'f1', found '3'"),
         (REGRESSOR, {"f1": float("nan")}, "ratings: expected a finite number for item 'f1'"),
         (REGRESSOR, {"f1": None}, "ratings: expected a finite number for item 'f1', found None"),
+        (REGRESSOR, {"f1": 1e39}, "ratings: expected a finite number for item 'f1', found 1e+39"),
+        (REGRESSOR, {"f1": -(10**400)}, "ratings: expected a finite number for item 'f1'"),
         (REGRESSOR, ["f1"], "ratings: expected a mapping of item to rating, found list"),
         (CLASSIFIER, {"f1": 4}, "ratings: expected 0 or 1 for item 'f1', found 4"),
         (RANKER, {"f1": 0.5}, "ratings: expected 0 or 1 for item 'f1', found 0.5"),
@@ -294,6 +297,21 @@ def test_wrong_ratings(task, ratings, message):
     model, catalogue = make_model(task=task)
     with pytest.raises(DataError, match=re.escape(message)):
         ratings_rows(model, catalogue, {"age": "a1"}, ratings)
+
+
+def test_numbers_of_any_type_are_ratings():
+    model, catalogue = make_model()
+    ratings = {"f1": np.float16(2), "f2": np.int8(-3), "f3": True, "f4": np.True_, "f5": 3.4e38}
+    assert ratings_rows(model, catalogue, None, ratings)[1].tolist() == [
+        2, -3, 1, 1, np.float32(3.4e38)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("ratings", [pd.Series({"f1": 5.0}), np.ones(2), [("f1", 5)]], ids=type)
+def test_ratings_that_are_no_mapping_are_refused(ratings):
+    model = knowing_model()
+    with pytest.raises(DataError, match="ratings: expected a mapping of item to rating, found"):
+        model.recommend({}, 2, ratings=ratings)
 
 
 def test_wrong_contexts():
@@ -381,6 +399,27 @@ def test_the_catalogue_of_a_model_with_a_new_user(rng):
     X = longer.encoder.encode_rows([{**row, "user": "new"}])
     assert new.rows_of_keys(X) == (USERS, old.item_number("f3"))
     assert new.contexts(X).nnz == 2
+
+
+def test_a_new_user_is_not_recommended_what_they_have_rated(tmp_path):
+    model = knowing_model()
+    folded, met = fold_ratings(model, model.catalogue, {}, {"f3": 5, "f1": 1})
+    longer = with_feature(model, folded, "new", seen=[*met, "f3"])
+    assert not {"f1", "f3"} & set(longer.recommend("new", FILMS).ids()[0])
+    assert len(longer.recommend("new", FILMS).ids()[0]) == FILMS - 2
+    assert len(longer.recommend("new", FILMS, exclude=None).ids()[0]) == FILMS
+    again = load(longer.save(tmp_path / "model.safetensors"))
+    assert same_catalogue(again.catalogue, longer.catalogue)
+    with pytest.raises(DataError, match="film: expected one of the 9 items of the model"):
+        with_feature(model, folded, "new", seen=["f99"])
+    forgetful = dataclasses.replace(model.catalogue, seen=None)
+    for other, field in (
+        (model, "film"),
+        (dataclasses.replace(model, catalogue=forgetful), "user"),
+        (dataclasses.replace(model, catalogue=None), "user"),
+    ):
+        with pytest.raises(ConfigError, match=f"seen: expected a new user.*value of {field}"):
+            with_feature(other, Folded(field, 0.0, np.ones(4)), "new", seen=["f1"])
 
 
 def test_the_catalogue_of_a_model_with_a_new_item():
@@ -491,6 +530,8 @@ def test_noise_that_is_not_known(metrics):
     model = dataclasses.replace(model, metrics=metrics)
     with pytest.raises(ConfigError, match="noise: expected a model with the mean squared error"):
         Folding(model, "user")
+    given = dataclasses.replace(model, metrics={"mse": 0.8})  # as the message advises
+    assert Folding(given, "user").noise == 0.8
     with pytest.raises(ConfigError, match="noise: expected a number > 0, found -1"):
         Folding(model, "user", noise=-1)
     assert Folding(model, "user", noise=2.0).noise == 2.0

@@ -8,14 +8,17 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 
 from fm import Dataset, TrainConfig, fit, ranker, read
-from fm.catalogue import catalogue_of
+from fm.cataloguing import catalogue_of
 from fm.config import RANKER, RANKING_LOSSES
 from fm.errors import ConfigError, DataError, DivergenceError
 from fm.estimators import FMRanker
 from fm.fitting import fit_pass
 from fm.optimizers import OPTIMIZERS
+from fm.rank_evaluation import evaluate_ranking
 from fm.ranker import Judge, RankTrainer, interactions
 from fm.sampling import alias_table, draw_negatives, known_pairs
 
@@ -90,7 +93,9 @@ def test_context_is_learnt(rng):
 def test_logistic_is_log_loss_of_rows_and_their_negatives(weighted, rng):
     weight = rng.uniform(0.2, 2, 30) if weighted else None
     data, _, _ = numbered(rng, weight=weight)
-    settings = config(num_negatives=3, epochs=2, lr_decay=0, factors_init_sigma=0.3, seed=5)
+    settings = config(
+        optimizer="sgd", num_negatives=3, epochs=2, lr_decay=0, factors_init_sigma=0.3, seed=5
+    )
     epochs = []
     model = fit(data, settings, callbacks=[lambda e: epochs.append((e.rows.copy(), e.loss))])
 
@@ -301,6 +306,30 @@ def test_training_goes_on_from_a_model(rng):
     assert more.history[0]["ndcg"] > fit(data, config(epochs=1, refit=False)).history[0]["ndcg"]
 
 
+def test_what_was_met_before_is_no_negative(rng):
+    frame = pd.DataFrame(table(rng))
+    first = read(frame.iloc[::2])
+    model = fit(first, config(epochs=1))
+    data = interactions(read(frame.iloc[1::2], encoder=first.encoder, user="user", item="item"))
+    met = {
+        pair for half in (first, data) for pair in zip(*half.catalogue.seen.nonzero(), strict=True)
+    }
+    trainer = RankTrainer(data, config().resolved(), None, init=model)
+    known = sp.csr_matrix((np.ones(trainer.known.indices.size), trainer.known.indices,
+                           trainer.known.indptr), model.catalogue.seen.shape)  # fmt: skip
+    assert set(zip(*known.nonzero(), strict=True)) == met
+    again = interactions(first)  # rows held out are not, even if the model was trained on them
+    trainer = RankTrainer(
+        again, config(validation_fraction=0.5).resolved(), None, hold_out=True, init=model
+    )
+    assert trainer.held_out.size
+    for row in trainer.held_out:
+        user, item = trainer.users[row], trainer.items[row]
+        rows = (trainer.users[trainer.rows] == user) & (trainer.items[trainer.rows] == item)
+        met = trainer.known.indices[trainer.known.indptr[user] : trainer.known.indptr[user + 1]]
+        assert (item in met) == rows.any()
+
+
 def test_more_features_than_the_data_have(rng):
     data = numbered(rng)[0]
     model = fit(data, config(feature_dim=500, epochs=1))
@@ -399,6 +428,41 @@ def test_the_estimator_takes_arrays_with_a_range(rng):
         from fm.estimators import FMRegressor
 
         FMRegressor(item="10:15")
+
+
+def test_the_estimator_learns_from_repeated_rows_as_fit_does(rng):
+    rows = rng.permutation(np.repeat(np.arange(80), 20))  # each user plays some items 20 times
+    frame = pd.DataFrame({"user": rows // 4, "item": rows % 9})
+    model = FMRanker(num_factors=4, epochs=3).fit(frame).model_
+    assert model == fit(read(frame), config())
+    assert "ndcg" in model.metrics  # of rows held out: there are more than 1,000
+
+
+def test_the_estimator_has_a_score_and_is_searched_by_it(rng):
+    frame = pd.DataFrame(table(rng))
+    cv = KFold(3, shuffle=True, random_state=0)
+    search = GridSearchCV(FMRanker(num_factors=8), {"epochs": [1, 40]}, cv=cv).fit(frame)
+    assert search.best_params_ == {"epochs": 40} and search.best_score_ > 0.15
+    train, test = next(cv.split(frame))
+    model = FMRanker(num_factors=8, epochs=40).fit(frame.iloc[train])
+    judged = evaluate_ranking(model.model_, frame.iloc[test])["metrics"]["model"]["ndcg@10"]
+    assert model.score(frame.iloc[test]) == judged
+    assert model.score(frame.iloc[test][["item", "user"]], np.ones(test.size)) == judged
+    assert search.cv_results_["split0_test_score"][1] == judged
+    scores = cross_val_score(FMRanker(num_factors=8, epochs=40), frame, cv=cv)
+    assert scores[0] == judged
+    assert model.score(pd.DataFrame({"user": ["u1"], "item": ["unknown"]})) == 0
+    with pytest.raises(NotFittedError):
+        FMRanker().score(frame)
+
+
+def test_the_estimator_says_how_to_name_the_items(rng):
+    frame = pd.DataFrame({"user": [1.0, 1.0, 2.0], "item": [3.0, 4.0, 4.0]})
+    match = r"found none \(user: numeric, item: numeric\); .*categorical=\['user', 'film'\]"
+    with pytest.raises(ConfigError, match=match):
+        FMRanker().fit(frame)
+    model = FMRanker(categorical=["user", "item"], num_factors=2, epochs=2).fit(frame)
+    assert list(model.model_.catalogue.item_ids) == ["4", "3"]
 
 
 def test_what_is_met_again_and_again_is_spared_in_its_own_context_only():

@@ -13,6 +13,7 @@ import pytest
 import fm
 from fm.builtin_artifact import write_artifact
 from fm.config import TrainConfig
+from fm.demo import load_survey
 from fm.formats.recordio import write_spmatrix_to_sparse_tensor
 from fm.model import Model
 
@@ -81,6 +82,11 @@ def test_every_example_of_the_readme_runs_and_prints_what_it_promises(desk):
             assert "print" not in text or output.strip()
     assert promises
     assert {"model.safetensors", "predictions.csv", "converted.safetensors"} <= set(os.listdir())
+
+
+def test_the_readme_recommends_to_somebody_in_the_survey():
+    asked = re.findall(r'ranker\.recommend\("(\w+)"', "".join(text for _, text in BLOCKS))
+    assert asked and set(asked) <= set(map(str, load_survey()[0]["user"].to_pylist()))
 
 
 def test_the_readme_shows_both_kinds_of_examples_and_leads_to_files_that_exist():

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import fm.cli
 import fm.recommend
+import fm.recommender
 from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
 from fm.errors import DataError
 from fm.item_lists import Items, write_text
@@ -199,7 +200,7 @@ def test_contexts(folder, lists, monkeypatch):
 @regressor
 def test_contexts_in_a_file(folder, lists, monkeypatch):
     model = load("m")
-    monkeypatch.setattr(fm.recommend, "BLOCK", 2)  # three rows are two blocks
+    monkeypatch.setattr(fm.recommender, "BLOCK", 2)  # three rows are two blocks
     text = "user,shoe,hour\nann,41,day\neve,42,night\nbob,,\n"
     (folder / "x.csv").write_text(text)
     found = lists("--input", "x.csv", "-k", 2)
@@ -222,8 +223,16 @@ def test_contexts_in_a_file(folder, lists, monkeypatch):
 def test_all_users_block_by_block(folder, lists, monkeypatch):
     together = lists("--all", "-k", 3)
     assert sorted({row["user"] for row in together}) == USERS
-    monkeypatch.setattr(fm.recommend, "BLOCK", 3)
+    monkeypatch.setattr(fm.recommender, "_ITEMS", 9)  # three lists of three
+    original, sizes = fm.recommender.Recommender.recommend, []
+
+    def recommend(self, X, *args, **options):
+        sizes.append(X.shape[0])
+        return original(self, X, *args, **options)
+
+    monkeypatch.setattr(fm.recommender.Recommender, "recommend", recommend)
     again = lists("--all", "-k", 3)
+    assert sizes == [3, 1]
     for user in USERS:
         mine, mine_again = (
             [row for row in rows if row["user"] == user] for rows in (together, again)
@@ -389,6 +398,40 @@ def test_reasons_are_the_largest_terms_of_the_item(folder, task, lists, new):
         terms.sort(key=lambda term: -term[1])
         assert len(terms) == 2 + 5
         assert row["why"] == ", ".join(f"{value:+.2g} {name}" for name, value in terms[:3])
+
+
+def test_reasons_are_of_the_score_that_is_listed(tmp_path, monkeypatch, lists):
+    monkeypatch.chdir(tmp_path)
+    ages = dict(zip(USERS, ("20", "30", "20", "40"), strict=True))
+    rows = table()
+    rows["age"] = [ages[user] for user in rows["user"]]
+    columns = ["user", "hour", "film", "genre", "age"]
+    data = read(rows, categorical=columns, item_columns="genre")
+    assert data.catalogue.user_columns == ("age",)
+    rng, n = np.random.default_rng(6), data.num_features
+    Model(
+        0.5, rng.normal(size=n), rng.normal(size=(n, 3)), TrainConfig(num_factors=3),
+        encoder=data.encoder, fields=data.fields, field_names=data.field_names,
+        catalogue=data.catalogue, metrics={"mse": 0.5},
+    ).save("m")  # fmt: skip
+    explained, totals = Model.explain, []
+
+    def explain(model, row, **options):
+        found = explained(model, row, **options)
+        totals.append(found.total)
+        return found
+
+    monkeypatch.setattr(Model, "explain", explain)
+    told = ("--ratings", '{"Brazil": 3}')
+    for asked in (
+        ("--user", "ann"),
+        told,
+        (*told, "--context", '{"hour": "day", "age": "30"}'),
+        (*told, "--context", '{"user": "ann"}'),  # her age is known
+    ):
+        totals.clear()
+        found = [row["score"] for row in lists(*asked, "--why")]
+        np.testing.assert_allclose(totals, found, rtol=1e-5)
 
 
 @regressor

@@ -1,12 +1,14 @@
 """Recommending against scoring every item of every context and sorting."""
 
 import dataclasses
+import re
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.csv
 import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
@@ -166,9 +168,99 @@ def test_context_from_a_file(tmp_path):
     assert (recommender.contexts(path) != recommender.contexts(rows)).nnz == 0
 
 
+def described():
+    """A model of users 5, 6, ... with an age and a town of their own."""
+    rng = np.random.default_rng(3)
+    user, film = rng.integers(5, 12, size=90), rng.integers(9, size=90)
+    table = {
+        "user": user,
+        "age": 20.5 + user,
+        "town": [f"t{u % 3}" for u in user],
+        "film": [f"f{f}" for f in film],
+        "hour": rng.integers(3, size=90),
+        "rating": rng.integers(1, 6, size=90),
+    }
+    kinds = {"categorical": ["user", "town", "film", "hour"], "numeric": ["age"]}
+    data = read(table, target="rating", **kinds)
+    assert data.catalogue.user_columns == ("age", "town")
+    n = data.num_features
+    return Model(
+        1.0, rng.normal(size=n), rng.normal(size=(n, 3)), TrainConfig(num_factors=3),
+        encoder=data.encoder, fields=data.fields, field_names=data.field_names,
+        catalogue=data.catalogue, metrics={"mse": 1.0},
+    )  # fmt: skip
+
+
+def test_a_table_may_leave_out_columns(tmp_path):
+    recommender = described().recommender
+    path = tmp_path / "people.csv"
+    for columns in (
+        {"user": ["7", "8", "a stranger"]},
+        {"hour": ["1", None, "2"], "user": ["7", "a stranger", "8"], "shoe": ["x", "y", "z"]},
+        {"town": ["t0", None], "user": ["7", "8"]},  # an empty cell is not left out
+        {"hour": ["2"]},
+    ):
+        table = pa.table(columns)
+        told = [n for n in columns if n != "shoe"]
+        expected = recommender.contexts(table.select(told).to_pylist()).toarray()
+        pa.csv.write_csv(table, path)
+        for same in (table, pd.DataFrame(columns), pl.DataFrame(columns), path):
+            np.testing.assert_array_equal(recommender.contexts(same).toarray(), expected)
+    full = recommender.contexts({"user": 7, "age": 27.5, "town": "t1"}).toarray()
+    bare = recommender.contexts(pd.DataFrame({"user": [7]})).toarray()
+    np.testing.assert_array_equal(bare, full)
+    message = "expected some of the columns user, age, town, hour, found only film"
+    with pytest.raises(DataError, match=message):
+        recommender.contexts(pd.DataFrame({"film": ["f1"]}))
+    path.write_text("user,age\n7,1\n8,old\n")
+    with pytest.raises(DataError, match="people.csv row 2, column 'age'.*found 'old'"):
+        recommender.contexts(path)
+
+
+def test_ids_of_every_kind():
+    recommender = described().recommender
+    expected = recommender.contexts(["7", "9"]).toarray()
+    many = [np.array([7.0, 9.0]), np.array(["7", "9"]), (7, np.float32(9)), pa.array([7, 9])]
+    many += [kind([7.0, 9.0]) for kind in (pd.Series, pd.Index, pl.Series)]
+    for ids in many:
+        np.testing.assert_array_equal(recommender.contexts(ids).toarray(), expected)
+    for one in (7.0, np.float64(7), np.int32(7)):
+        np.testing.assert_array_equal(recommender.contexts(one).toarray(), expected[:1])
+    assert recommender.similar_users(7.0, 2).ids == recommender.similar_users("7", 2).ids
+    lists = [["f1", "f2"], ["f3"]]
+    best = recommender.recommend(["7", "9"], 9, exclude=lists).ids()
+    for kind in (pd.Series, pd.Index, pl.Series, np.array, pa.array):
+        found = recommender.recommend(["7", "9"], 9, exclude=[kind(part) for part in lists])
+        assert found.ids() == best
+        found = recommender.recommend("7", 9, exclude=kind(lists[0]))
+        assert found.ids() == best[:1]
+    for gaps in ([7, None], [7, np.nan]):
+        with pytest.raises(DataError, match="expected the id of a user, found (None|nan)"):
+            recommender.contexts(gaps)
+    with pytest.raises(DataError, match="expected the id of a user, found nan"):
+        recommender.contexts(pd.Series([7, None]))
+
+
+def test_nothing_is_known_of_the_columns_of_a_user_who_was_added():
+    from fm.extending import with_feature
+    from fm.folding import fold_ratings
+
+    model, told = described(), {"f1": 5, "f4": 1}
+    for context in ({}, {"hour": 1}, {"town": "t1"}):
+        folded, _ = fold_ratings(model, model.catalogue, context, told)
+        longer = with_feature(model, folded, "new")
+        expected = model.recommend(context, 9, ratings=told, exclude=None)
+        found = longer.recommend({"user": "new", **context}, 9, exclude=None)
+        assert found.ids() == expected.ids()
+        np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)
+
+
 @pytest.mark.parametrize("context", [3.5, None, [3.5], [None], [["u1"]]])
 def test_what_is_no_context(context):
-    with pytest.raises(DataError, match="context: expected a user's id, a mapping"):
+    found = f"found {type(context).__name__}"
+    if isinstance(context, list):
+        found = re.escape(f"found list that begins with {context[0]!r}")
+    with pytest.raises(DataError, match=f"context: expected a user's id, a mapping.*{found}"):
         make()[2].recommend(context)
 
 
@@ -202,13 +294,27 @@ def test_a_model_of_feature_numbers():
     X = sp.csr_matrix(np.array([[0, 1, 0, 0, 0, 1]], f4))
     assert recommender.recommend(X, 1).scores.tolist() == [[0]]
     assert recommender.user_ids[:] == ["0", "1"]
-    for wrong in (6, -1, "x"):
-        with pytest.raises(DataError, match="0:2: expected the number of a user's feature"):
+    assert recommender.recommend(1.0, 3).ids() == best.ids()[1:]
+    message = "0:2: expected the number of a user's feature, one of 2 from 0 to 1, found"
+    for wrong in (2, 5, 6, -1, "x", "1" * 5000):  # 2 is an item, 5 is no item and no user
+        with pytest.raises(DataError, match=message):
             recommender.recommend(wrong)
     with pytest.raises(DataError, match="no encoder for named columns"):
         recommender.recommend({"user": 1})
     with pytest.raises(ConfigError, match="items are features .*not a column"):
         recommender.with_items({"item": [1]})
+
+
+def test_ratings_for_a_model_of_feature_numbers():
+    model, told = dataclasses.replace(by_numbers(), metrics={"mse": 1.0}), {2: 5, 3: 1}
+    nobody = sp.csr_matrix((1, 6), dtype=f4)
+    expected = model.recommend(nobody, 3, ratings=told)
+    assert expected.ids() == [["4"]]
+    for context in (None, {}, [{}]):
+        found = model.recommend(context, 3, ratings=told)
+        np.testing.assert_array_equal(found.numbers, expected.numbers)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+    assert model.recommend([{}, {}], 2).ids() == model.recommend(nobody, 2).ids() * 2
 
 
 def test_without_a_user_column():
@@ -230,6 +336,18 @@ def test_all_users_in_blocks(monkeypatch):
     assert sorted(ids) == sorted(set(table["user"]))
     expected = recommender.recommend(ids, 3, candidates=["f1", "f2", "f3", "f4"])
     assert sum((best.ids() for _, best in blocks), []) == expected.ids()
+
+
+def test_blocks_are_smaller_for_long_lists(monkeypatch):
+    _, table, recommender = make()
+    assert [recommender.block_size(k) for k in (1, 10, 10**9)] == [4096] * 3
+    monkeypatch.setattr(fm.recommender, "_ITEMS", 24)
+    assert [recommender.block_size(k) for k in (1, 5, 12, 10**9)] == [24, 4, 2, 2]  # of 12 films
+    sizes = [len(users) for users, _ in recommender.recommend_all(100)]
+    assert sizes == [2] * (len(sizes) - 1) + [1] and sum(sizes) == len(set(table["user"]))
+    for k in (0, "3"):
+        with pytest.raises(ConfigError, match="k: expected an integer of at least 1"):
+            next(recommender.recommend_all(k))
 
 
 def test_everything_excluded():
@@ -289,6 +407,8 @@ def test_wrong_options():
         recommender.recommend(["u1", "u2"], exclude=[["f1"]])
     with pytest.raises(ConfigError, match="candidates: expected a list of item ids, found 'f1'"):
         recommender.recommend("u1", candidates="f1")
+    with pytest.raises(ConfigError, match="candidates: expected a list of item ids, found 5"):
+        recommender.recommend("u1", candidates=5)
     with pytest.raises(ConfigError, match="similarity: expected one of cosine, inner"):
         recommender.similar_items("f1", similarity="l2")
     with pytest.raises(ConfigError, match="does not know which of its features are items"):
@@ -356,6 +476,10 @@ def test_table_of_recommendations():
     assert table["item"].to_pylist() == sum(best.ids(), [])
     assert table["score"].to_pylist() == best.scores.ravel().tolist()
     assert best.to_table(["u1", "u2"])["context"].to_pylist() == ["u1", "u1", "u2", "u2"]
+    for names in (["u1"], ["u1", "u2", "u3"]):
+        message = f"contexts: expected a name for each of 2 contexts, found {len(names)}"
+        with pytest.raises(DataError, match=message):
+            best.to_table(names)
 
 
 def test_a_table_of_items_with_new_ones():
@@ -396,6 +520,8 @@ def test_wrong_tables_of_items():
         recommender.with_items({"film": ["x", "y"], **rest}, item="id")
     with pytest.raises(DataError, match="genres"):
         recommender.with_items({"film": ["x"], "year": [1.0]})
+    with pytest.raises(DataError, match="expected a row for each item, found none"):
+        recommender.with_items({"film": [], "genres": [], "year": []})
 
 
 def test_real_data(shared_data):

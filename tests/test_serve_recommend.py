@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_serve_server import serving
 
+import fm.recommender
 from fm.builtin_artifact import write_artifact
-from fm.catalogue import catalogue_of
+from fm.cataloguing import catalogue_of
 from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
 from fm.dataset import Dataset
 from fm.model import Model, load
@@ -238,7 +239,7 @@ def test_the_text_of_an_answer():
 
 def test_a_batch_transform_of_a_file_of_users(monkeypatch):
     monkeypatch.setattr(bodies, "_PIECE", 200)
-    monkeypatch.setattr(recommending, "_BLOCK", 7)
+    monkeypatch.setattr(fm.recommender, "BLOCK", 7)
     client = create_app(MODELS[REGRESSOR], batch=True).test_client()
     rows = [json.dumps({"user": f"u{i % 15}", "k": 2}).encode() + b"\n" for i in range(60)]
     expected = ask(*map(json.loads, rows))
@@ -278,6 +279,61 @@ def test_the_numbers_of_products(monkeypatch):
 def test_an_unknown_user_is_served_as_unknown():
     assert ask({"user": "a stranger", "k": 5}) == ask({"k": 5}) == ask({"user": None, "k": 5})
     same(ask({"hour": "2", "k": 5})[0], by_scoring(REGRESSOR, {"hour": "2"}, 5))
+
+
+@pytest.fixture(scope="module")
+def described():
+    """A model whose users have an age and a town of their own."""
+    rng = np.random.default_rng(4)
+    user, film = rng.integers(9, size=120), rng.integers(12, size=120)
+    table = {
+        "user": [f"u{i}" for i in user],
+        "age": 20.5 + user,
+        "town": [f"t{i % 4}" for i in user],
+        "film": [f"f{i}" for i in film],
+        "rating": rng.integers(2, size=120),
+    }
+    data = read(table, user="user", item="film")
+    assert data.catalogue.user_columns == ("age", "town")
+    n = data.num_features
+    return Model(
+        0.5, rng.normal(size=n), rng.normal(size=(n, 3)), TrainConfig(num_factors=3),
+        encoder=data.encoder, fields=data.fields, field_names=data.field_names,
+        catalogue=data.catalogue, metrics={"mse": 0.5},
+    )  # fmt: skip
+
+
+def test_lists_are_those_of_python_and_the_command_line(described, tmp_path):
+    """Columns left out of a known user are as in training."""
+    from fm.recommend import main
+
+    client = create_app(described).test_client()
+    described.save(tmp_path / "m")
+    contexts = [{"user": f"u{i}"} for i in range(9)]
+    contexts += [{"user": "u1", "age": 30}, {"user": "u2", "town": None}, {"town": "t1"}, {}]
+    contexts += [{"user": "a stranger"}, {"user": "u3", "age": None, "town": "t0"}]
+    for told in ({}, {"ratings": {"f1": 5, "f2": 1}}):
+        options = {"k": 4, **told}
+        by_instances = ask(*({**context, **options} for context in contexts), client=client)
+        wishes = [{**context, **options} for context in contexts]
+        assert lists(post(client, {"recommend": wishes})) == by_instances
+        for context, found in zip(contexts, by_instances, strict=True):
+            best = described.recommend(context, 4, **told)
+            same(found, list(zip(best.ids()[0], best.scores[0].tolist(), strict=False)))
+            same(lists(post(client, {"recommend": {**context, **options}}))[0], found)
+            argv = [str(tmp_path / "m"), "-k", "4", "--context", json.dumps(context)]
+            if told:
+                argv += ["--ratings", json.dumps(told["ratings"])]
+            main([*argv, "-o", str(tmp_path / "l.jsonl")])
+            rows = [json.loads(line) for line in (tmp_path / "l.jsonl").read_text().splitlines()]
+            same(found, [(row["item"], row["score"]) for row in rows])
+    rows = [{"user": "u1", "film": "f1"}, {"user": "u1", "age": 21.5, "town": "t1", "film": "f1"}]
+    answers = post(client, {"instances": rows}).json["predictions"]
+    scores = [one["score"] for one in answers]  # in a row to score, left out is unknown
+    np.testing.assert_allclose(scores, described.scores(rows), rtol=1e-5)
+    assert scores[0] != pytest.approx(scores[1])
+    everything = ask({"user": "u1", "k": 12, "exclude": None}, client=client)[0]
+    assert dict(everything)["f1"] == pytest.approx(scores[1], rel=1e-5)
 
 
 def test_what_is_said_of_an_item_does_not_count():
@@ -372,7 +428,7 @@ def test_exclude_and_candidates():
 
 def test_ids_may_be_numbers():
     by_text = ask({"k": 9, "candidates": ["6", "7", "8"], "exclude": ["8"]}, client=NUMBERED_CLIENT)
-    by_number = {"k": 9, "candidates": [6, 7.0, "8", 6], "exclude": [8]}
+    by_number = {"k": 9, "candidates": [6, 7.0, "8.0", 6], "exclude": [8]}
     assert ask(by_number, client=NUMBERED_CLIENT) == by_text
     wrong({"k": 9, "candidates": [6.5]}, "candidates: expected items", NUMBERED_CLIENT)
 
@@ -507,6 +563,15 @@ def test_kinds_are_not_mixed():
 @pytest.mark.parametrize("found", (5, None, True, "u1", [7], [[{"k": 1}]]))
 def test_what_is_no_instance(found):
     refused(post(CLIENT, {"recommend": found}), "instance 1: expected an object, found")
+
+
+@pytest.mark.parametrize("more", ({"instances": []}, {"k": 3}, {"user": "u1"}))
+def test_nothing_stands_beside_recommend(more):
+    name = next(iter(more))
+    for document in ({"recommend": {"user": "u1"}, **more}, {**more, "recommend": []}):
+        match = f'body: expected nothing beside recommend, found "{name}"'
+        refused(post(CLIENT, document), match)
+        refused(post(CLIENT, document, LINES), match)
 
 
 def test_wrong_contexts():

@@ -123,6 +123,8 @@ def test_no_rows():
     [
         (lambda: leave_one_out(["a", None], [1, 2]), "users: row 2 has none"),
         (lambda: leave_one_out([1.0, np.nan]), "users: row 2 has none"),
+        (lambda: leave_one_out(pd.Series(["a", None], dtype="string")), "users: row 2 has none"),
+        (lambda: leave_one_out([1, 1], pd.Series([1, None], dtype="Int64")), "times: row 2 has no"),
         (lambda: leave_one_out([1, 1], [1, None]), "times: row 2 has none"),
         (lambda: by_time(pa.array([1, None])), "times: row 2 has none"),
         (lambda: by_time(np.array(["2024", "NaT"], "M8[D]")), "times: row 2 has none"),

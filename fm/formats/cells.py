@@ -63,7 +63,9 @@ def text_of(value: Any) -> str | None:
     """
     if isinstance(value, str):
         return _canonical(value) if value else None
-    if value is None or type(value).__name__ in _NO_VALUE:
+    if type(value) is int or isinstance(value, np.integer):  # neither is a truth value
+        return str(value)
+    if no_value(value):
         return None
     if isinstance(value, (float, np.floating)):
         if math.isnan(value):
@@ -74,6 +76,11 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, (Mapping, Sequence, set, frozenset, np.ndarray)):
         raise ValueError("one value")
     return _canonical(str(value))
+
+
+def no_value(value: Any) -> bool:
+    """Return whether a value is one of those that stand for none, apart from NaN."""
+    return value is None or type(value).__name__ in _NO_VALUE
 
 
 def parts_of(value: Any, separator: str) -> list[str]:
@@ -116,7 +123,7 @@ def number_of(value: Any) -> float | None:
         if not NUMBER.fullmatch(text):
             raise ValueError(value)
         number = float(text)
-    elif value is None or type(value).__name__ in _NO_VALUE:
+    elif no_value(value):
         return None
     elif isinstance(value, (Real, Decimal, np.bool_)):
         try:
@@ -175,6 +182,26 @@ class Cells:
             return column.unify_dictionaries().combine_chunks()
         except pa.ArrowNotImplementedError as err:  # lists, structs, ...
             raise self.bad_cell() from err
+
+    def by_appearance(self) -> Cells:
+        """Return cells whose texts, in `coded`, are in the order in which rows first have them.
+
+        Those of a plain column are; a dictionary (a category of pandas) has an order of its own.
+        """
+        import pyarrow as pa
+
+        if not pa.types.is_dictionary(self.column.type):
+            return self
+        encoded = self._encoded
+        codes = encoded.indices.cast(pa.int32()).fill_null(-1).to_numpy(zero_copy_only=False)
+        first = np.full(len(encoded.dictionary) + 1, codes.size)  # the last one is for code -1
+        first[codes[::-1]] = np.arange(codes.size)[::-1]  # of repeated places, the last value stays
+        order = np.argsort(first[:-1])
+        places = np.empty(order.size + 1, np.int32)
+        places[order] = np.arange(order.size)
+        moved = pa.array(places[codes], mask=codes < 0)
+        ordered = pa.DictionaryArray.from_arrays(moved, encoded.dictionary.take(pa.array(order)))
+        return Cells(pa.chunked_array([ordered]))
 
     @cached_property
     def coded(self) -> tuple[np.ndarray, pa.Array]:
@@ -255,7 +282,7 @@ class Cells:
             rows = np.where(codes < 0, len(lists), codes)  # the last cell is for missing ones
         lengths = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
         try:
-            codes, texts = Cells(pa.chunked_array([values])).coded
+            codes, texts = Cells(pa.chunked_array([values])).by_appearance().coded
         except BadCell:  # lists of lists
             raise self.bad_cell() from None
         missing = np.append(texts.is_null().to_numpy(zero_copy_only=False), True)  # code -1 is too

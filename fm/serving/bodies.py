@@ -280,6 +280,8 @@ class _Batch:
 
     def _encode(self, rows: list[dict[str, Any]]) -> sp.csr_matrix:
         try:
+            if self.asking is not None:
+                return self.model.recommender.contexts(rows)
             return self.encoder.encode_rows(rows)
         except DataError as err:
             raise _renumbered(err, self.first) from None
@@ -388,16 +390,22 @@ def _decode_jsonlines(body: bytes, model: Model) -> Rows:
 
 def _add_document(batch: _Batch, document: Any) -> None:
     """Add the instances of ``{"instances": [...]}``, or the instance that a document is."""
-    if type(document) is dict and "instances" in document and "instances" not in batch.columns:
+    if type(document) is dict and "recommend" in document and "recommend" not in batch.columns:
+        for name in (name for name in document if name != "recommend"):
+            raise Refusal(
+                400,
+                f"body: expected nothing beside recommend, found {_shown(name)}; options such as k "
+                "stand inside",
+            )
+        wishes = document["recommend"]
+        for wish in wishes if type(wishes) is list else [wishes]:
+            batch.add_asking(wish)
+    elif type(document) is dict and "instances" in document and "instances" not in batch.columns:
         instances = document["instances"]
         if type(instances) is not list:
             raise Refusal(400, f"body: expected a list of instances, found {_shown(instances)}")
         for instance in instances:
             batch.add(instance)
-    elif type(document) is dict and "recommend" in document and "recommend" not in batch.columns:
-        wishes = document["recommend"]
-        for wish in wishes if type(wishes) is list else [wishes]:
-            batch.add_asking(wish)
     elif type(document) is dict:
         batch.add(document)
     else:

@@ -39,7 +39,6 @@ from fm.serving.media import ANSWER_TYPES, JSONLINES, Refusal, shown
 OPTIONS = ("k", "exclude", "candidates", "ratings", "liked")
 DEFAULT_K = 10  # where {"recommend": ...} does not say
 _MOST = 5_000_000  # items in an answer: some 200 MB
-_BLOCK, _ITEMS = 4096, 1 << 20  # contexts, and items for them, that are found at a time
 _LARGEST = float(np.finfo(np.float32).max)
 _NOT_FINITE = "the prediction is not a finite number; scale the values"
 _OF_A_NAME = 150  # bytes of an item's name: a short text, and its place in a dict
@@ -176,11 +175,8 @@ class Asking:
         if type(items) is not list:
             raise DataError(f"{option}: expected a list of items, found {shown(items)}")
         # Not Catalogue.item_number, which looks for a similar name, half a second for 16,000 items.
-        known = self.catalogue._number_of_id
         for item in items:
-            if type(item) is float and item.is_integer():
-                item = int(item)
-            if type(item) not in (str, int, float) or str(item) not in known:
+            if self.catalogue.find(item) is None:
                 raise DataError(
                     f"{option}: expected items ({self.catalogue.item}) among the "
                     f"{self.catalogue.num_items} of the model, found {shown(item)}"
@@ -227,7 +223,7 @@ def answer(model: Model, X: sp.csr_matrix, asked: Sequence[Asked], media_type: s
         else:
             groups.setdefault(wish.group, []).append(row)
     for group, rows in groups.items():
-        size = max(1, min(_BLOCK, _ITEMS // group[0]))
+        size = model.recommender.block_size(group[0])
         for start in range(0, len(rows), size):
             _fill(model, X, asked, rows[start : start + size], parts)
     if ANSWER_TYPES[media_type] == JSONLINES:

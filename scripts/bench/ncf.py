@@ -29,10 +29,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm import Dataset, TrainConfig, fit
-from fm.catalogue import catalogue_of
+from fm.cataloguing import catalogue_of
 
 SETTINGS: dict[str, Any] = {
-    "ranking_loss": "logistic", "num_negatives": 8, "epochs": 128, "lr_decay": 0.01,
+    "optimizer": "sgd", "ranking_loss": "logistic", "num_negatives": 8, "epochs": 128,
+    "lr_decay": 0.01,
     "bias_lr": 0.01, "linear_lr": 0.01, "factors_lr": 0.01, "linear_wd": 0.02, "factors_wd": 0.007,
     "factors_init_sigma": 0.1,
 }  # fmt: skip
