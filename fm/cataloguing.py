@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import scipy.sparse as sp
@@ -85,17 +85,17 @@ def catalogue_of(
     if by_user is not None and np.intersect1d(by_item.features, by_user.features).size:
         raise ConfigError(f"user, item: expected two columns, found {by_item.name} for both")
     users, items = _bare(data, by_item, by_user).rows_of_keys(data.X)
-    of_item, of_user = _describing(data, by_item, by_user, users, items, item_columns)
-    return _filled(data, by_item, by_user, of_item, of_user, keep_seen=keep_seen)
+    of_item, of_user, usual = _describing(data, by_item, by_user, users, items, item_columns)
+    return _filled(data, by_item, by_user, of_item, of_user, usual, keep_seen=keep_seen)
 
 
 def continued(old: Catalogue, data: Dataset) -> Dataset:
     """Return data with the catalogue of a training that goes on with them from another's model.
 
     The columns that describe items and users are those of `old`. What the rows say of an item or a
-    user takes the place of what was known; what they do not meet stays. Who met what is the union,
-    unless the data were read with ``keep_seen=False``. Data whose catalogue is of other columns
-    keep it: they begin anew.
+    user takes the place of what was known; what they do not say stays. Who met what is the union,
+    unless the data were read with ``keep_seen=False`` (and ``item=``, where its name is not a usual
+    one). Data whose catalogue is of another column of items or users keep it: they begin anew.
 
     Parameters
     ----------
@@ -123,8 +123,14 @@ def continued(old: Catalogue, data: Dataset) -> Dataset:
     assert by_item is not None
     of_item = [data.field_names.index(name) for name in old.item_columns]
     of_user = [data.field_names.index(name) for name in old.user_columns]
+    if new is not None and set(new.item_columns) - set(old.item_columns):
+        log.warning(
+            "item_columns: %s describe %s in these rows; training goes on with those of the model "
+            "(%s)",
+            ", ".join(new.item_columns), old.item, ", ".join(old.item_columns) or "none",
+        )  # fmt: skip
     keep = old.seen is not None if new is None else new.seen is not None
-    made = _filled(data, by_item, by_user, of_item, of_user, keep_seen=keep)
+    made = _filled(data, by_item, by_user, of_item, of_user, None, keep_seen=keep)
     if made.items.shape != old.items.shape or made.user_keys.size != old.user_keys.size:
         return data
     users, items = made.rows_of_keys(data.X)
@@ -134,19 +140,44 @@ def continued(old: Catalogue, data: Dataset) -> Dataset:
         seen.sort_indices()
     rows = made.users
     if rows is not None and old.users is not None:
-        rows = _instead(old.users, rows, users)
+        rows = _instead(old.users, rows, users, data)
     joined = dataclasses.replace(
-        made, items=_instead(old.items, made.items, items), users=rows, seen=seen
+        made, items=_instead(old.items, made.items, items, data), users=rows, seen=seen
     )
     return dataclasses.replace(data, catalogue=joined)
 
 
-def _instead(old: sp.csr_matrix, new: sp.csr_matrix, met: np.ndarray) -> sp.csr_matrix:
-    """Return old with those rows from new whose numbers are met; -1 is none."""
-    at = np.arange(old.shape[0])
-    at[met[met >= 0]] += old.shape[0]
-    rows = sp.vstack([old, new], format="csr")[at]
-    return csr(rows.data, rows.indices, rows.indptr, old.shape)
+def _instead(
+    old: sp.csr_matrix, new: sp.csr_matrix, met: np.ndarray, data: Dataset
+) -> sp.csr_matrix:
+    """Return old with what new says in the rows met (numbers; -1 is none), field by field.
+
+    A field that is unknown in the new row stays as it was: an empty cell says nothing.
+    """
+    fields, unknown = np.zeros(old.shape[1], np.int64), np.zeros(old.shape[1], bool)
+    if data.fields is not None and data.field_names:
+        fields = np.asarray(data.fields)
+    if data.encoder is not None:
+        unknown[data.encoder.unknown_features] = True
+    taken = np.zeros(old.shape[0], bool)
+    taken[met[met >= 0]] = True
+    rows, places = [], []  # of the entries of both: their rows, and where in their fields they are
+    for X in (old, new):
+        rows.append(np.repeat(np.arange(X.shape[0]), np.diff(X.indptr)))
+        places.append((rows[-1], fields[X.indices]))
+    known, told = np.zeros((2, old.shape[0], int(fields.max(initial=0)) + 1), bool)
+    known[places[0]] = True
+    silent = unknown[new.indices]
+    told[places[1][0][~silent], places[1][1][~silent]] = True
+    told |= ~known  # nothing was known: even the unknown feature is more
+    told &= taken[:, None]
+    keep_old, keep_new = ~told[places[0]], told[places[1]]
+    row = np.concatenate([rows[0][keep_old], rows[1][keep_new]])
+    indices = np.concatenate([old.indices[keep_old], new.indices[keep_new]])
+    values = np.concatenate([old.data[keep_old], new.data[keep_new]])
+    order = np.lexsort((indices, row))
+    indptr = np.searchsorted(row[order], np.arange(old.shape[0] + 1))
+    return csr(values[order], indices[order], indptr, old.shape)
 
 
 def _bare(data: Dataset, by_item: Field, by_user: Field | None) -> Catalogue:
@@ -168,10 +199,14 @@ def _filled(
     by_user: Field | None,
     of_item: list[int],
     of_user: list[int],
+    usual: np.ndarray | None,
     *,
     keep_seen: bool,
 ) -> Catalogue:
-    """Return the catalogue, given the numbers of the fields that describe items and users."""
+    """Return the catalogue, given the numbers of the fields that describe items and users.
+
+    `usual` says which rows describe their item as most of its rows do; None: all.
+    """
     bare = _bare(data, by_item, by_user)
     users, items = bare.rows_of_keys(data.X)
     side = bare.item_side
@@ -191,7 +226,7 @@ def _filled(
         seen = csr(np.ones(pairs.size, bool), indices, indptr, (bare.num_users, bare.num_items))
     return dataclasses.replace(
         bare,
-        items=_item_rows(data.X, bare.item_keys, items, side),
+        items=_item_rows(data.X, bare.item_keys, items, side, usual),
         item_side=side,
         seen=seen,
         item_columns=tuple(data.field_names[field] for field in of_item),
@@ -207,8 +242,11 @@ def _describing(
     users: np.ndarray,
     items: np.ndarray,
     named: str | Sequence[str] | None,
-) -> tuple[list[int], list[int]]:
-    """Return the numbers of the fields that describe an item, and of those that do a user."""
+) -> tuple[list[int], list[int], np.ndarray | None]:
+    """Return the numbers of the fields that describe an item, and of those that do a user.
+
+    And which rows describe their item as most of its rows do; None: all.
+    """
     taken = [field.number for field in (by_item, by_user) if field is not None]
     numbers: list[int] = []
     for name in [named] if isinstance(named, str) else named or ():
@@ -221,46 +259,71 @@ def _describing(
             raise ConfigError(f"item_columns: {name} is the user or the item itself")
         numbers.append(data.field_names.index(name))
     if data.fields is None or not data.field_names or None in taken:
-        return numbers, []
+        return numbers, [], None
     others = [f for f in range(len(data.field_names)) if f not in taken and f not in numbers]
     if not others:
-        return numbers, []
-    in_user = np.zeros(len(data.field_names), bool)
+        return numbers, [], None
+    of_user: dict[int, np.ndarray] = {}
     if by_user is not None:
-        in_user = _alike_within(data, users, by_user.features.size) >= 0
+        of_user = _alike_within(data, users, by_user.features.size)
+    usual = None
     if named is None:
-        differ = _alike_within(data, items, by_item.features.size)
-        numbers = [field for field in others if differ[field] >= 0 and not in_user[field]]
+        of_item = _alike_within(data, items, by_item.features.size)
+        numbers = [field for field in others if field in of_item and field not in of_user]
         if numbers:
             names = ", ".join(data.field_names[field] for field in numbers)
             log.info("the columns that describe %s: %s", by_item.name, names)
         for field in numbers:
-            if differ[field]:
+            if odd := int(of_item[field].sum()):
+                usual = ~of_item[field] if usual is None else usual & ~of_item[field]
                 log.warning(
-                    "%s: taken to describe %s, though it differs in %d of %d rows from others of "
-                    "the same %s; name item_columns to settle it",
-                    data.field_names[field], by_item.name, differ[field], data.num_rows,
-                    by_item.name,
+                    "%s: taken to describe %s, though it differs in %d of %d rows from most rows "
+                    "of the same %s; name item_columns to settle it",
+                    data.field_names[field], by_item.name, odd, data.num_rows, by_item.name,
                 )  # fmt: skip
-    return numbers, [field for field in others if in_user[field] and field not in numbers]
+    return numbers, [field for field in others if field in of_user and field not in numbers], usual
 
 
-def _alike_within(data: Dataset, groups: np.ndarray, count: int) -> np.ndarray:
-    """Return, for each field, in how many rows it differs from the first row of their group.
+def _alike_within(data: Dataset, groups: np.ndarray, count: int) -> dict[int, np.ndarray]:
+    """Return the fields that are one in the rows of a group, each with the rows that are odd.
 
-    -1 where it is not one of the group: if more rows differ than a few mistakes make (1%, and a
-    tenth of what groups of random rows would have). Entries are compared by the sum of random
-    numbers, one for each feature. Of groups with one row nothing can be told; if most rows are in
-    such groups, nothing is.
+    A few rows may differ from most of their group, as by mistake: 1% of them, and a tenth of those
+    that would differ in groups of random rows. Of groups with one row nothing can be told; if most
+    rows are in such groups, nothing is. Entries are compared by the sum of random numbers, one for
+    each feature.
     """
     num_fields = len(data.field_names)
     sizes = np.bincount(groups[groups >= 0], minlength=count)
     told = int(sizes[sizes > 1].sum())
     if told * 2 < len(groups) and told < _ENOUGH:
-        return np.full(num_fields, -1)
-    marks = np.random.default_rng(0).random(data.num_features)
+        return {}
     first = np.full((count, num_fields), np.nan)
-    differ = np.zeros(num_fields, np.int64)
+    differ = np.zeros(num_fields, np.int64)  # rows, from the first one of their group
+    for start, sums in _sums(data):
+        group = groups[start : start + _BLOCK]
+        sums, group = sums[group >= 0], group[group >= 0]
+        new, at = np.unique(group, return_index=True)
+        new_at = at[np.isnan(first[new, 0])]
+        first[group[new_at]] = sums[new_at]
+        differ += (first[group] != sums).sum(axis=0)
+    alike = {}
+    for field in range(num_fields):
+        if not differ[field]:
+            alike[field] = np.zeros(len(groups), bool)
+            continue
+        by_chance = _by_chance(first[sizes > 0, field], sizes[sizes > 0])
+        if differ[field] > 0.5 * by_chance:
+            continue  # far from alike; the first rows may be the odd ones, but not of most groups
+        odd = _odd(groups, np.concatenate([sums[:, field] for _, sums in _sums(data)]))
+        if odd.sum() <= min(_FEW * told, 0.1 * by_chance):
+            alike[field] = odd
+    return alike
+
+
+def _sums(data: Dataset) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (first row, the sum of random numbers for each row and field), block by block."""
+    num_fields = len(data.field_names)
+    marks = np.random.default_rng(0).random(data.num_features)
     X, fields = data.X, data.fields
     assert fields is not None
     for start in range(0, X.shape[0], _BLOCK):
@@ -272,26 +335,40 @@ def _alike_within(data: Dataset, groups: np.ndarray, count: int) -> np.ndarray:
             rows * num_fields + fields[features],
             marks[features] * X.data[part],
             (indptr.size - 1) * num_fields,
-        ).reshape(-1, num_fields)
-        group = groups[start : start + _BLOCK]
-        sums, group = sums[group >= 0], group[group >= 0]
-        new, at = np.unique(group, return_index=True)
-        new_at = at[np.isnan(first[new, 0])]
-        first[group[new_at]] = sums[new_at]
-        differ += (first[group] != sums).sum(axis=0)
-    for field in np.flatnonzero(differ):
-        values, sizes_of = np.unique(first[sizes > 0, field], return_inverse=True)
-        most = np.bincount(sizes_of.reshape(-1), sizes[sizes > 0], values.size).max()
-        if differ[field] > min(_FEW * told, 0.1 * (sizes.sum() - most)):
-            differ[field] = -1
-    return differ
+        )
+        yield start, sums.reshape(-1, num_fields)
+
+
+def _by_chance(values: np.ndarray, sizes: np.ndarray) -> int:
+    """Return how many rows do not have the most common value; each group has one of its own."""
+    _, numbers = np.unique(values, return_inverse=True)
+    return int(sizes.sum() - np.bincount(numbers.reshape(-1), sizes).max())
+
+
+def _odd(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return which rows do not have the most common value of their group; -1 is no group."""
+    order = np.lexsort((values, groups))
+    group, value = groups[order], values[order]
+    begins = np.flatnonzero(np.r_[True, (group[1:] != group[:-1]) | (value[1:] != value[:-1])])
+    lengths = np.diff(np.r_[begins, group.size])
+    by_length = np.lexsort((lengths, group[begins]))  # the last run of each group is its longest
+    last = np.r_[group[begins][by_length][1:] != group[begins][by_length][:-1], True]
+    usual = np.zeros(begins.size, bool)
+    usual[by_length[last]] = True
+    odd = np.empty(groups.size, bool)
+    odd[order] = np.repeat(~usual, lengths)
+    return odd & (groups >= 0)
 
 
 def _item_rows(
-    X: sp.csr_matrix, keys: np.ndarray, items: np.ndarray, side: np.ndarray
+    X: sp.csr_matrix,
+    keys: np.ndarray,
+    items: np.ndarray,
+    side: np.ndarray,
+    usual: np.ndarray | None,
 ) -> sp.csr_matrix:
-    """Return the item side of each item: as in its last row, or its own feature alone."""
-    rows = _side_rows(X, items, side, keys.size)
+    """Return the item side of each item: as in its last (usual) row, or its own feature alone."""
+    rows = _side_rows(X, items, side, keys.size, usual)
     bare = np.diff(rows.indptr) == 0
     lengths = np.diff(rows.indptr) + bare
     indptr = np.concatenate([[0], np.cumsum(lengths)])
@@ -303,12 +380,18 @@ def _item_rows(
 
 
 def _side_rows(
-    X: sp.csr_matrix, numbers: np.ndarray, side: np.ndarray, count: int
+    X: sp.csr_matrix,
+    numbers: np.ndarray,
+    side: np.ndarray,
+    count: int,
+    usual: np.ndarray | None = None,
 ) -> sp.csr_matrix:
-    """Return one side of each user or item as in its last row; nothing if it has none."""
+    """Return one side of each user or item as in its last (usual) row; nothing if it has none."""
     last = np.full(count, -1, np.int64)
-    at = np.flatnonzero(numbers >= 0)
-    last[numbers[at]] = at  # of repeated places, numpy keeps the last value
+    for some in (numbers >= 0, None if usual is None else usual & (numbers >= 0)):
+        if some is not None:
+            at = np.flatnonzero(some)
+            last[numbers[at]] = at  # of repeated places, numpy keeps the last value
     met = np.flatnonzero(last >= 0)
     rows = X[last[met]]
     keep = side[rows.indices]

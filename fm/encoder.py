@@ -127,6 +127,12 @@ class Encoder:
         return np.repeat(np.arange(len(self.columns), dtype=np.int32), np.diff(self._offsets))
 
     @property
+    def unknown_features(self) -> np.ndarray:
+        """The feature of each column that stands for a missing or new value, int32."""
+        within = [int(isinstance(column, Numeric)) for column in self.columns]
+        return np.array(self._offsets[:-1] + np.array(within, int), np.int32)
+
+    @property
     def feature_names(self) -> Sequence[str]:
         """The name of each feature; a sequence that makes a name when asked for it."""
         return FeatureNames(self)

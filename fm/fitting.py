@@ -154,6 +154,15 @@ def fit(
                 f"{made}"
             )
     data = _widened(data, given.feature_dim)
+    started = ""
+    if init is not None:
+        started = _checksums(np.float64(init.w0), init.w, init.V)
+        if data.encoder is not None and init.encoder is not None and data.encoder != init.encoder:
+            raise ConfigError(
+                f"init: expected a model of the encoder that {data.source} was read with, because "
+                "feature numbers mean something else in another; read the data with "
+                "encoder=init.encoder"
+            )
     if init is not None and init.catalogue is not None:
         from fm.cataloguing import continued
 
@@ -172,6 +181,9 @@ def fit(
     if resume and path is None:
         raise ConfigError("resume: expected a checkpoint to go on from; name its file")
     mark = fingerprint(data) if path is not None else ""
+    if given.predictor_type == RANKER and data.catalogue is not None:
+        sides = data.catalogue
+        mark += f":{sides.item}:{sides.user}:{','.join(sides.item_columns)}"
     held = fingerprint(validation) if path is not None and validation is not None else ""
     if resume and path is not None and path.exists():
         state = load_checkpoint(path, config, mark)
@@ -182,13 +194,17 @@ def fit(
             )
         logger.info("resumed from %s after epoch %d", path, state.epoch)
     else:
-        state = TrainState(config, data.num_features, warm=init is not None, validation=held)
+        state = TrainState(config, data.num_features, init=started, validation=held)
         trainer.start(state, init)
     named = data.encoder is not None or data.catalogue is not None
-    if state.warm and init is None and (trainer.would_refit or named):
+    if state.init != started and (init is not None or trainer.would_refit or named):
+        what = "the model that the training in {} started from"
+        if not state.init:
+            what = "nothing, because the training in {} started from no model"
+        found = "nothing" if init is None else "a model" if not state.init else "another"
         raise ConfigError(
-            f"init: expected the model that the training in {path} started from, because its "
-            "parameters and what it knows of items and users are needed again; pass it"
+            f"init: expected {what.format(path)}, found {found}; its parameters and what it knows "
+            "of items and users are needed again: pass what was passed then"
         )
     epochs = config.epochs
     try:
@@ -701,16 +717,21 @@ def fingerprint(data: Dataset) -> str:
     Of a large array, 64 blocks spread over it are summed up: all of it would take as long as an
     epoch of training.
     """
+    sums = _checksums(data.X.indptr, data.X.indices, data.X.data, data.y, data.weight)
+    return f"{data.num_rows}x{data.num_features}:{data.X.nnz}:{sums}"
+
+
+def _checksums(*arrays: np.ndarray | np.floating | None) -> str:
     sums = []
-    for array in (data.X.indptr, data.X.indices, data.X.data, data.y, data.weight):
+    for array in arrays:
         total = 0
         if array is not None:
-            raw = np.ascontiguousarray(array).view(np.uint8)
+            raw = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             step = max(_BLOCK, raw.size // 64)
             for start in range(0, raw.size, step):
                 total = zlib.crc32(raw[start : start + _BLOCK].data, total)
         sums.append(f"{total:08x}")
-    return f"{data.num_rows}x{data.num_features}:{data.X.nnz}:{''.join(sums)}"
+    return "".join(sums)
 
 
 def _widened(data: Dataset, feature_dim: int | None) -> Dataset:
@@ -759,6 +780,13 @@ def _checked_validation(
 ) -> Dataset | None:
     if validation is None:
         return None
+    one, other = validation.encoder, data.encoder
+    if one is not None and other is not None and one != other:
+        raise DataError(
+            f"{validation.source}: the rows were encoded by another encoder than those of "
+            f"{data.source}, so their feature numbers mean something else; read them with "
+            "encoder=data.encoder"
+        )
     validation = _widened(validation, data.num_features)
     _check_targets(validation, config)
     return validation

@@ -161,7 +161,7 @@ def read(
         data = _from_table(read_table(source, **asked.table_options(form)), asked)
     if require_target and data.y is None:
         raise DataError(f"{data.source}: expected a target in each row, found none")
-    named = user is not None or item is not None or item_columns is not None
+    named = user is not None or item is not None or item_columns is not None or not keep_seen
     if named or encoder is None and form != "dataset":
         data = _with_catalogue(data, user, item, item_columns, keep_seen)
     return data

@@ -25,12 +25,12 @@ from fm.formats.storage import from_json, read_tensors, to_json, write_tensors
 from fm.kernels import Layout, layout
 from fm.optimizers import FTRL_BETA, OPTIMIZERS
 
-_KIND = {"format": "fm-checkpoint", "format_version": "1"}
+_KIND = {"format": "fm-checkpoint", "format_version": "2"}
 _TENSORS = {
     "B": "F64", "W": "F32", "P": "F32", "best_scalars": "F64", "best_w": "F32", "best_V": "F32",
 }  # fmt: skip
 _PROGRESS = (
-    "center", "scale", "epoch", "history", "best_epoch", "best_value", "finished", "warm",
+    "center", "scale", "epoch", "history", "best_epoch", "best_value", "finished", "init",
     "validation",
 )  # fmt: skip
 _LARGE = 1 << 25  # bytes from which memory is worth managing by hand
@@ -86,8 +86,8 @@ class TrainState:
         Of the metric that early stopping watches; -1 and NaN before there is one.
     finished : bool
         Whether early stopping has ended the training.
-    warm : bool
-        Whether training started from a model.
+    init : str
+        Fingerprint of the parameters that training started from, if those of a model.
     validation : str
         Fingerprint of the validation data, if there are any.
     """
@@ -101,7 +101,7 @@ class TrainState:
     best_epoch: int = -1
     best_value: float = float("nan")
     finished: bool = False
-    warm: bool = False
+    init: str = ""
     validation: str = ""
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fm.catalogue import Catalogue
-from fm.cataloguing import catalogue_of, continued
+from fm.cataloguing import _odd, catalogue_of, continued
 from fm.config import TrainConfig
 from fm.dataset import Dataset
 from fm.errors import ConfigError, DataError, ModelFileError
@@ -215,18 +215,34 @@ def test_without_users_the_columns_that_describe_an_item_are_found_too(rng):
     assert read(rows).catalogue.item_columns == ()  # each item once: nothing is told
 
 
-def test_a_few_mistakes_do_not_hide_what_describes_an_item(rng, caplog):
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_a_few_mistakes_do_not_hide_what_describes_an_item(rng, caplog, place):
     rows = shop(rng)
     assert read(rows).catalogue.item_columns == ("kind",)
     assert not caplog.records
-    rows["kind"][77], rows["town"][7] = "typo", "typo"
+    mine = [i for i, item in enumerate(rows["item"]) if item == "i7"]
+    rows["kind"][{"first": mine[0], "middle": mine[1], "last": mine[-1]}[place]] = "typo"
+    rows["town"][7] = "typo"
     rows["web"][5:25] = ["no"] * 20  # rare for every item: of none
-    catalogue = read(rows).catalogue
+    data = read(rows)
+    catalogue = data.catalogue
     assert catalogue.item_columns == ("kind",)
     assert catalogue.user_columns == ("town",)
-    assert "kind: taken to describe item, though it differs in" in caplog.text
+    assert "kind: taken to describe item, though it differs in 1 of 4000 rows" in caplog.text
+    assert names_of(data, catalogue.items[catalogue.item_number("i7")]) == ["item=i7", "kind=k7"]
     rows["kind"][:200] = rows["kind"][200:400]
     assert read(rows).catalogue.item_columns == ()
+
+
+def test_the_odd_rows_of_a_group_are_those_without_its_usual_value(rng):
+    groups, values = rng.integers(-1, 9, 500), rng.integers(0, 3, 500) * 0.5
+    values[groups == 4] = 7.0
+    odd = _odd(groups, values)
+    for group in range(9):
+        of_group, counts = np.unique(values[groups == group], return_counts=True)
+        usual = values[(groups == group) & ~odd]
+        assert np.unique(usual).size == 1 and usual.size == counts.max()
+    assert not odd[groups == -1].any()
 
 
 def test_items_that_most_rows_meet_once_are_described_if_enough_are_met_twice(rng):
@@ -261,20 +277,32 @@ def pairs_of(data):
 
 @pytest.mark.parametrize("options", [{}, {"user": "user", "item": "film"}])
 def test_a_catalogue_goes_on(first, options):
-    films = {**GENRES, "A": "y"}  # another description, of a film that the new rows meet
-    new = as_next(first, [NEXT[0]], **options)
-    rows = table([NEXT[0]], genres=[films["A"]])
+    rows = table([NEXT[0]], genres=["y"])  # another description, of a film that the new row meets
     new = read(rows, target="rating", encoder=first.encoder, **options)
-    catalogue = continued(first.catalogue, new).catalogue
-    whole = dataclasses.replace(new, catalogue=catalogue)
-    assert pairs_of(whole) == pairs_of(first)
+    going_on = continued(first.catalogue, new)
+    catalogue = going_on.catalogue
+    assert pairs_of(going_on) == pairs_of(first)
     of = {name: catalogue.items[i] for i, name in enumerate(catalogue.item_ids)}
     assert names_of(first, of["A"]) == ["film=A", "genres=y"]
     assert names_of(first, of["B"]) == ["film=B", "genres=y"]
     assert catalogue.item_columns == ("genres",) and catalogue.user_columns == ("age",)
     users = {first.encoder.feature_name(k): u for u, k in enumerate(catalogue.user_keys)}
     assert names_of(first, catalogue.users[users["user=u1"]]) == ["age=30"]
-    assert names_of(first, catalogue.users[users["user=u2"]]) == ["age=<unknown>"]  # 50 is new
+    assert names_of(first, catalogue.users[users["user=u2"]]) == ["age=40"]  # 50 is not known
+
+
+@pytest.mark.parametrize("genres", [None, "new"])
+def test_an_empty_cell_says_nothing_new_of_an_item(first, genres):
+    rows = table([NEXT[0]], genres=[genres])
+    new = continued(first.catalogue, read(rows, target="rating", encoder=first.encoder))
+    number = new.catalogue.item_number("A")
+    assert names_of(first, new.catalogue.items[number]) == ["film=A", "genres=x", "genres=y"]
+
+
+def test_training_goes_on_with_the_columns_of_the_model(first, caplog):
+    new = as_next(first, NEXT, item="film", user="user", item_columns=["hour", "genres"])
+    assert continued(first.catalogue, new).catalogue.item_columns == ("genres",)
+    assert "item_columns: hour, genres describe film in these rows" in caplog.text
 
 
 def test_who_met_what_goes_on(first):
@@ -283,6 +311,7 @@ def test_who_met_what_goes_on(first):
     assert pairs_of(new) == pairs_of(first) | again
     without = as_next(first, NEXT, user="user", item="film", keep_seen=False)
     assert continued(first.catalogue, without).catalogue.seen is None
+    assert continued(first.catalogue, as_next(first, NEXT, keep_seen=False)).catalogue.seen is None
     unseen = dataclasses.replace(first.catalogue, seen=None)
     assert continued(unseen, as_next(first, NEXT)).catalogue.seen is None
     assert pairs_of(continued(unseen, as_next(first, NEXT, user="user", item="film"))) == again

@@ -572,6 +572,8 @@ def test_names_and_indices():
     for i, name in enumerate(encoder.feature_names):
         assert encoder.feature_name(i) == name
     assert encoder.feature_names[-1] == "seen=a"
+    names = [encoder.feature_name(i) for i in encoder.unknown_features]
+    assert names == [f"{name}=<unknown>" for name in encoder.field_names]
     assert [encoder.feature_value(i) for i in (0, 1, 3, 4, 8)] == [None, "u1", None, None, "Drama"]
     assert encoder.feature_names[1:3] == ["user=u1", "user=u2"]
     assert repr(encoder.feature_names) == "<names of 12 features>"

@@ -289,6 +289,38 @@ def test_a_warm_start_can_be_resumed_without_its_model(optimizer, tmp_path):
     assert same(fit(data, config, checkpoint=path, resume=True), whole)
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "message"),
+    [
+        ("a", "b", "expected the model that the training in .* started from, found another"),
+        ("a", None, "expected the model that the training in .* started from, found nothing"),
+        (None, "a", "expected nothing, because the training in .* started from no model, found a"),
+    ],
+)
+def test_resuming_from_another_start_is_refused(first, then, message, tmp_path):
+    table = {"user": [1, 1, 2, 2] * 5, "film": [1, 2, 1, 2] * 5, "rating": [1, 2, 3, 5] * 5}
+    data, path = read(table), tmp_path / "state"
+    config = TrainConfig(num_factors=2, epochs=2)
+    models = {name: fit(data, dataclasses.replace(config, seed=ord(name))) for name in "ab"}
+    models[None] = None
+    fit(data, config, init=models[first], checkpoint=path)
+    more = dataclasses.replace(config, epochs=4)
+    with pytest.raises(ConfigError, match=f"init: {message}"):
+        fit(data, more, init=models[then], checkpoint=path, resume=True)
+    again = fit(data, more, init=models[first], checkpoint=path, resume=True)
+    assert same(again, fit(data, more, init=models[first]))
+
+
+def test_rows_and_models_of_another_encoder_are_refused():
+    one = read({"user": [1, 2], "film": [1, 2], "rating": [1, 2]})
+    other = read({"user": [8, 9], "film": [1, 2], "rating": [1, 2]})
+    config = TrainConfig(num_factors=2, epochs=1)
+    with pytest.raises(DataError, match=r"encoded by another encoder .* encoder=data.encoder"):
+        fit(one, config, validation=other)
+    with pytest.raises(ConfigError, match=r"init: expected a model of the encoder"):
+        fit(other, config, init=fit(one, config))
+
+
 @pytest.mark.parametrize("stop", ["before the best epoch", "after the best epoch"])
 @pytest.mark.parametrize("optimizer", ALL)
 def test_resuming_equals_never_having_stopped(optimizer, stop, tmp_path):

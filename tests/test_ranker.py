@@ -14,7 +14,7 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from fm import Dataset, TrainConfig, fit, ranker, read
 from fm.cataloguing import catalogue_of
 from fm.config import RANKER, RANKING_LOSSES
-from fm.errors import ConfigError, DataError, DivergenceError
+from fm.errors import ConfigError, DataError, DivergenceError, ModelFileError
 from fm.estimators import FMRanker
 from fm.fitting import fit_pass
 from fm.optimizers import OPTIMIZERS
@@ -297,6 +297,13 @@ def test_the_seed_decides_and_a_resumed_run_is_the_same(rng, tmp_path):
     resumed = fit(data, config(epochs=6, refit=False), checkpoint=path, resume=True)
     assert np.array_equal(resumed.V, whole.V) and np.array_equal(resumed.w, whole.w)
     assert resumed.history == whole.history
+
+
+def test_a_checkpoint_of_other_sides_is_refused(tmp_path):
+    X, path = np.kron(np.ones((6, 2)), np.eye(4)), tmp_path / "checkpoint"
+    fit(read(X, user="0:4", item="4:8"), config(), checkpoint=path)
+    with pytest.raises(ModelFileError, match="written for other training data"):
+        fit(read(X, user="4:8", item="0:4"), config(epochs=6), checkpoint=path, resume=True)
 
 
 def test_training_goes_on_from_a_model(rng):
