@@ -101,8 +101,11 @@ def wrong_names(given: Mapping[str, Any]) -> list[str]:
     """
     found = [] if not _missing(given.get("predictor_type")) else ["predictor_type"]
     for name, value in given.items():
+        needed = {"predictor_type": REGRESSOR}
+        if name == "separator" and {"multi", "history"} & given.keys():
+            needed["multi"] = "x"  # it is wrong without either, whatever else is wrong with them
         try:
-            parse({"predictor_type": REGRESSOR, name: value})
+            parse({**needed, name: value})
         except ConfigError:
             found.append(name)
     return list(dict.fromkeys(found))

@@ -76,8 +76,8 @@ def _train(
     config = _suited(asked.config, data[TRAIN])
     from fm.fitting import fit  # not earlier: its compiler takes longer to load than most errors
 
-    told = TrainingLog(host, config.resolved(), data[TRAIN])
     checkpoint = _checkpoint(paths, host)
+    told = TrainingLog(host, config.resolved(), data[TRAIN], checkpoint)
     told.begin(begun)
     stop.check()
     stop.after_the_epoch()

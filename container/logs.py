@@ -163,6 +163,17 @@ def measured(task: str, total: np.ndarray) -> dict[str, float]:
     return {"accuracy": second / count, "log_loss": first / count, "f1": f1}
 
 
+def epochs_done(checkpoint: Path) -> int:
+    """Return how many epochs the training in a checkpoint has done; 0 if that cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(checkpoint, framework="numpy") as file:  # the header only
+            return int(json.loads(file.metadata()["state"])["epoch"])
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return 0  # a number in a log is not worth a failed job
+
+
 # -- the log of a training -------------------------------------------------------------------------
 
 
@@ -177,10 +188,15 @@ class TrainingLog:
         With epochs, task and the two numbers about batches.
     data : Dataset
         The training rows.
+    checkpoint : path, optional
+        The file of the first training's state, for a job that goes on after it.
     """
 
-    def __init__(self, host: str, config: TrainConfig, data: Dataset) -> None:
+    def __init__(
+        self, host: str, config: TrainConfig, data: Dataset, checkpoint: Path | None = None
+    ) -> None:
         self.host, self.config, self.data = host, config, data
+        self._checkpoint = checkpoint
         self.task = config.predictor_type
         self._y, self._weight = data.y, data.weight
         self._begun = self._since = time.time()
@@ -198,7 +214,10 @@ class TrainingLog:
     def __call__(self, epoch: Epoch) -> None:
         """Write the lines of an epoch."""
         first = not self._epochs
-        # The second training, on all rows, counts on from the first one.
+        # The second training, on all rows, counts on from the first one. If that has not been seen
+        # here, it was over before a restart; its checkpoint is the last one.
+        if epoch.refit and not self._first_training and self._checkpoint is not None:
+            self._first_training = epochs_done(self._checkpoint)
         number = epoch.number + (self._first_training if epoch.refit else 0)
         if not epoch.refit:
             self._first_training = number + 1
@@ -244,7 +263,10 @@ class TrainingLog:
         last = max(self._train, default=-1)
         kept = last if metrics.get("refit") else metrics.get("epoch", last)
         if not self._final:
-            self._end_of_training(self._train.get(kept) or self._train.get(last) or {})
+            # Of an epoch before a restart only a ranker's loss is known, which the model notes;
+            # the figures of another epoch would mislead.
+            unseen = metrics if self.task == RANKER else {}
+            self._end_of_training(self._train.get(kept, unseen))
         self._quality("validation", metrics, _VALIDATION)
         if not interrupted and self._progress < 100:  # stopped early
             self._completed(100.0)

@@ -132,8 +132,10 @@ class Contexts:
 
         encoder, expected = self._encoder(), self._context_columns
         table = read_table(rows, expect=expected)
+        if not expected:  # a model of items alone: every context is alike
+            return sp.csr_matrix((table.num_rows, self.model.num_features), dtype=np.float32)
         left_out = [name for name in expected if name not in table.column_names]
-        if expected and len(left_out) == len(expected):
+        if len(left_out) == len(expected):
             raise DataError(
                 f"{source_of(table)}: expected some of the columns {', '.join(expected)}, found "
                 f"only {', '.join(table.column_names)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -45,6 +45,9 @@ EXAMPLES = """\
 ROWS = ("libsvm", "libffm", "recordio")
 TABLES = ("csv", "tsv", "parquet")
 MODELS = ("safetensors", "builtin")
+
+_OWN = ("encoder", "feature_dim", "save_encoder")  # options beside those of the data
+_OF_ITEMS = {"user", "item", "item_columns", "keep_seen"}
 
 log = logging.getLogger("fm")
 
@@ -91,6 +94,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _refuse(args: argparse.Namespace, why: str, *, unless: Collection[str]) -> None:
+    """Refuse options that a conversion has no use for, rather than ignore them."""
+    given = {**data_options(args), **{name: getattr(args, name) for name in _OWN}}
+    wrong = [name for name, value in given.items() if value is not None and name not in unless]
+    if wrong:
+        flags = ("names" if name == "header" and args.names else name for name in wrong)
+        shown = ", ".join(f"--{name.replace('_', '-')}" for name in flags)
+        raise ConfigError(f"{shown}: does not apply, because {why}; leave it out")
+
+
 def _format_of(path: str) -> str:
     from fm.formats.guess import EXTENSIONS
 
@@ -101,6 +114,7 @@ def _format_of(path: str) -> str:
 
 
 def _convert_model(args: argparse.Namespace, form: str) -> str:
+    _refuse(args, "a model is converted as it is", unless=())
     model = load(args.input)
     if form == "builtin" and model.encoder is not None:
         log.warning("the built-in's artefact has no place for the encoder: it stays behind")
@@ -128,11 +142,7 @@ def _convert_table(args: argparse.Namespace, form: str) -> str:
         raise ConfigError(
             f"{args.input}: {given} has no columns; convert to one of {', '.join(ROWS)}"
         )
-    unused = [name for name in options if name not in ("delimiter", "header")]
-    if unused:
-        raise ConfigError(
-            f"{', '.join(unused)}: does not apply, because all columns of a table are copied"
-        )
+    _refuse(args, "all columns of a table are copied", unless=("format", "delimiter", "header"))
     rows = 0
 
     def counted() -> Any:
@@ -150,22 +160,54 @@ def _convert_table(args: argparse.Namespace, form: str) -> str:
 
 
 def _convert_rows(args: argparse.Namespace, form: str) -> str:
-    from fm.reading import read
+    from fm.reading import TARGETS, read
 
     encoder = None if args.encoder is None else _load_encoder(args.encoder)
     if args.weight is not None:
         raise ConfigError(f"--weight: {form} has no place for weights")
-    data = read(args.input, encoder=encoder, num_features=args.feature_dim, **data_options(args))
+    options = data_options(args)
+    _refuse(
+        args,
+        "a file of rows has no place for items and users",
+        unless={*options, *_OWN} - _OF_ITEMS,
+    )
+    if encoder is not None and "target" not in options:
+        options |= _target_beside(encoder, args.input, options)
+    data = read(args.input, encoder=encoder, num_features=args.feature_dim, **options)
     if data.encoder is None and args.save_encoder:
         raise ConfigError(f"--save-encoder: {args.input} has no columns to encode")
     if data.encoder is not None and not (args.encoder or args.save_encoder):
         log.warning("what the feature numbers mean is not kept; give --save-encoder")
+    if data.encoder is not None and data.y is None and form == "recordio":
+        log.warning(
+            "%s: no column is called %s, so the records have no labels; name the target with "
+            "--target",
+            data.source,
+            ", ".join(TARGETS),
+        )
     with open_output(args.output) as file:
         _write_rows(file, data, form)
     if args.save_encoder and data.encoder is not None:
         with open_output(args.save_encoder) as file:
             file.write(orjson.dumps(data.encoder.to_dict()))
     return f"{data.num_rows} rows, {data.num_features} features"
+
+
+def _target_beside(encoder: Encoder, source: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the target of a table, found as without an encoder (which says none), if any."""
+    from fm.formats.guess import guess_format
+    from fm.formats.tables import iter_batches
+    from fm.reading import TARGETS
+
+    form = options.get("format") or guess_format(source)
+    if form not in TABLES:
+        return {}
+    look = {name: options[name] for name in ("delimiter", "header") if name in options}
+    expect = [*encoder.field_names, *(name for name in TARGETS if name != "y")]
+    first = next(iter_batches(source, format=form, expect=expect, batch_rows=1, **look))
+    free = [name for name in first.column_names if name not in encoder.field_names]
+    found = [name for wanted in TARGETS for name in free if name.lower() == wanted]
+    return {"target": found[0]} if found else {}
 
 
 def _write_rows(file: BinaryIO, data: Dataset, form: str) -> None:

@@ -208,7 +208,9 @@ def _told(args: argparse.Namespace, model: Model) -> sp.csr_matrix:
         ]
         return model.as_dataset(sp.vstack(parts, format="csr")).X
     except DataError as err:
-        raise DataError(f"--row: {err}") from err
+        # a trained model's columns are what they are
+        text = str(err).replace("; for lists name the column in multi= or history=", "")
+        raise DataError(f"--row: {text}") from err
     except ValueError as err:  # numpy's
         raise DataError(
             "--row: expected lists of numbers as features and values, found lists within them"

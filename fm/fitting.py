@@ -37,7 +37,7 @@ from fm.metrics import is_better, log_odds, metrics_of
 from fm.minibatch import LazyAdam, minibatch_kernel, workspace
 from fm.optimizers import OPTIMIZERS
 from fm.progress import Progress, timer
-from fm.state import TrainState, load_checkpoint, save_checkpoint
+from fm.state import TrainState, is_checkpoint, load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
     from fm.model import Model
@@ -180,6 +180,11 @@ def fit(
     path = _checked_path(checkpoint)
     if resume and path is None:
         raise ConfigError("resume: expected a checkpoint to go on from; name its file")
+    if path is not None and not resume and path.exists() and not is_checkpoint(path):
+        raise ConfigError(
+            f"checkpoint: {path}: expected a checkpoint or no file, found another file, which "
+            "would be overwritten; name another path"
+        )
     mark = fingerprint(data) if path is not None else ""
     if given.predictor_type == RANKER and data.catalogue is not None:
         sides = data.catalogue
@@ -760,19 +765,24 @@ def _widened(data: Dataset, feature_dim: int | None) -> Dataset:
 
 
 def _check_targets(data: Dataset, config: TrainConfig) -> None:
-    y = data.targets
+    data.targets  # noqa: B018  raises DataError if there are none
     for count, what in ((data.num_rows, "rows"), (data.num_features, "features")):
         if not count:
             raise DataError(f"{data.source}: no {what}; expected at least one")
     if data.weight is not None and not data.weight.any():
         raise DataError(f"{data.source}: all sample weights are 0; nothing to train on")
     if config.predictor_type == CLASSIFIER:
-        row = first_wrong_label(y)
-        if row is not None:
-            raise DataError(
-                f"{data.source} row {row + 1}: label {y[row]:g}, but a binary classifier "
-                "expects 0 or 1; convert the labels or use predictor_type=regressor"
-            )
+        check_labels(data)
+
+
+def check_labels(data: Dataset) -> None:
+    """Refuse rows that a classifier can neither learn nor be measured on."""
+    row = first_wrong_label(data.targets)
+    if row is not None:
+        raise DataError(
+            f"{data.source} row {row + 1}: label {data.targets[row]:g}, but a binary classifier "
+            "expects 0 or 1; convert the labels or use predictor_type=regressor"
+        )
 
 
 def _checked_validation(

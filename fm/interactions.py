@@ -11,6 +11,7 @@ many pairs there are; the result is exact.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -155,36 +156,69 @@ def _rows(model: Model, data: Any) -> sp.csr_matrix:
 
 
 def _blocks(X: sp.csr_matrix) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield the pairs of features i < j that occur: i, j, rows, sum of x_i x_j, of its size."""
+    """Yield the pairs of features i < j that occur: i, j, rows, sum of x_i x_j, of its size.
+
+    On a terminal a bar shows how much is done, if it takes longer than a moment.
+    """
+    from tqdm import tqdm
+
     lengths = np.diff(X.indptr)
     columns = X.tocsc()
-    ones, sizes = X.copy(), abs(X)
-    ones.data = np.ones_like(ones.data)
+    plain = _ones(X)
+    signed, all_one = bool((X.data < 0).any()), bool((X.data == 1).all())
     # At most so many pairs has a feature: the entries of the rows that it is in.
-    most = np.add.reduceat(np.append(lengths[columns.indices], 0), columns.indptr[:-1])
+    most = np.add.reduceat(
+        np.append(lengths[columns.indices], 0), columns.indptr[:-1], dtype=np.int64
+    )
     most[np.diff(columns.indptr) == 0] = 0
     block = np.cumsum(most) // _PAIRS
     edges = np.concatenate([[0], np.flatnonzero(np.diff(block)) + 1, [X.shape[1]]])
-    for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        part = columns[:, begin:end].tocsr()
-        if not part.nnz:
-            continue
-        has = part.copy()
-        has.data = np.ones_like(has.data)
-        counts = (has.T.tocsr() @ ones).tocoo()
-        keep = counts.row + begin < counts.col
-        first, second = counts.row[keep], counts.col[keep]
-        sums, size = (
-            (part.T.tocsr() @ X)[first, second],
-            (abs(part).T.tocsr() @ sizes)[first, second],
-        )
-        yield (
-            first + begin,
-            second,
-            np.rint(counts.data[keep]).astype(np.int64),
-            np.asarray(sums).reshape(-1),
-            np.asarray(size).reshape(-1),
-        )
+    hidden = sys.stderr is None or not sys.stderr.isatty()
+    with tqdm(
+        total=int(most.sum()), unit="pair", unit_scale=True, desc="pairs", delay=1.0, disable=hidden
+    ) as bar:
+        for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            part = columns[:, begin:end].tocsr()
+            if not part.nnz:
+                continue
+            pattern = _ones(part).T.tocsr() @ plain
+            first = np.repeat(
+                np.arange(begin, end, dtype=pattern.indices.dtype), np.diff(pattern.indptr)
+            )
+            keep = first < pattern.indices
+            counts = pattern.data[keep]
+            # Where all numbers are 1, or none is negative, the sums are known already.
+            sums = counts if all_one else _values(part.T.tocsr() @ X, pattern)[keep]
+            sizes = _values(abs(part).T.tocsr() @ abs(X), pattern)[keep] if signed else sums
+            yield first[keep], pattern.indices[keep], np.rint(counts).astype(np.int64), sums, sizes
+            bar.update(int(most[begin:end].sum()))
+
+
+def _ones(X: sp.csr_matrix) -> sp.csr_matrix:
+    """Return a matrix with 1 wherever X has an entry."""
+    return sp.csr_matrix((np.ones_like(X.data), X.indices, X.indptr), shape=X.shape)
+
+
+def _values(product: sp.csr_matrix, pattern: sp.csr_matrix) -> np.ndarray:
+    """Return the values of a product at the entries of another, in their order.
+
+    Products of matrices with the same entries have the same entries in the same order, but scipy
+    leaves out those that cancel to 0. (To index one by the other would search whole rows.)
+    """
+    if np.array_equal(product.indices, pattern.indices):
+        values: np.ndarray = product.data
+        return values
+    product.sort_indices()
+    places = pattern.copy()
+    places.data = np.arange(pattern.nnz)
+    places.sort_indices()
+    found, wanted = (
+        np.repeat(np.arange(m.shape[0]), np.diff(m.indptr)) * m.shape[1] + m.indices
+        for m in (product, places)
+    )
+    values = np.zeros(pattern.nnz)
+    values[places.data[np.searchsorted(wanted, found)]] = product.data
+    return values
 
 
 def _products(V: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -198,5 +232,9 @@ def _products(V: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarra
 
 
 def _strongest(k: int, columns: list[np.ndarray]) -> tuple[np.ndarray, ...]:
-    order = np.lexsort((columns[1], columns[0], -np.abs(columns[4])))[:k]
+    sizes = np.abs(columns[4])
+    if sizes.size > k:  # sort only what can be among them, ties included
+        likely = sizes >= np.partition(sizes, -k)[-k]
+        columns, sizes = [column[likely] for column in columns], sizes[likely]
+    order = np.lexsort((columns[1], columns[0], -sizes))[:k]
     return tuple(column[order] for column in columns)

@@ -264,10 +264,11 @@ class Model:
         if self.encoder is not None:
             return {"encoder": self.encoder}
         options: dict[str, Any] = {"num_features": self.num_features}
-        if self.zero_based is not None and isinstance(source, (str, os.PathLike)):
+        if self.zero_based is not None:
+            from fm.formats.files import is_file  # a path, or what came on standard input
             from fm.formats.guess import guess_format
 
-            if (format or guess_format(source)) == "libsvm":
+            if is_file(source) and (format or guess_format(source)) == "libsvm":
                 options["zero_based"] = self.zero_based
         return options
 

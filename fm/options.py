@@ -218,6 +218,11 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
         if given.get(kind):
             options[kind] = given[kind]
     if given.get("separator"):
+        if not given.get("multi") and not given.get("history"):
+            raise ConfigError(
+                "--separator: separates the values of columns that --multi or --history names, "
+                "found neither; name the columns"
+            )
         for kind in ("multi", "history"):
             if kind in options:
                 options[kind] = dict.fromkeys(options[kind], given["separator"])
@@ -233,6 +238,8 @@ _ADVICE = re.compile(
     rf"({'|'.join(_ARGUMENTS)})=(\[.*?\]|'.*?'|[\w.]*)"
 )
 
+_WIDTH = re.compile(r"(^|\b(?:give|raise) )num_features\b")  # has another name as an option
+
 
 def as_options(text: str) -> str:
     """Return a message whose advice names options where it named arguments of Python.
@@ -244,7 +251,7 @@ def as_options(text: str) -> str:
     >>> as_options("leave it out with ignore=['when'], or pass header=False")
     'leave it out with --ignore when, or pass --no-header'
     """
-    return _ADVICE.sub(_option, text)
+    return _ADVICE.sub(_option, _WIDTH.sub(r"\1--feature-dim", text))
 
 
 def _option(found: re.Match[str]) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -196,7 +198,7 @@ def _write_csv(
         try:
             csv.write_csv(table, buffer, options)
         except pa.ArrowInvalid as err:
-            raise DataError(f"csv: {err}; use --output-format parquet or jsonl") from err
+            raise DataError(f"csv: {err}; write another format, such as parquet") from err
         file.write(buffer.getvalue())
         header = False
 
@@ -204,7 +206,20 @@ def _write_csv(
 def _write_jsonl(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
     for table in tables:
         rows = table.to_pylist()
-        file.write(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
+        try:
+            lines = [orjson.dumps(row, _as_text, orjson.OPT_APPEND_NEWLINE) for row in rows]
+        except TypeError as err:
+            raise DataError(f"jsonl: {err}; write another format, such as parquet") from err
+        file.write(b"".join(lines))
+
+
+def _as_text(value: Any) -> str:
+    """Return a value that JSON has no form for as a text, if it is clear which."""
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, datetime.datetime):  # pandas' own, for nanoseconds
+        return value.isoformat()
+    raise TypeError
 
 
 def _write_parquet(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
@@ -214,7 +229,25 @@ def _write_parquet(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
     with parquet.ParquetWriter(file, first.schema) as writer:
         writer.write_table(first)
         for table in tables:
-            writer.write_table(table)
+            writer.write_table(_as_first(table, first.schema))
+
+
+def _as_first(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table with the types of the first one: files of a folder may differ in them."""
+    import pyarrow as pa
+
+    if table.schema == schema:
+        return table
+    columns = []
+    for field in schema:
+        try:
+            columns.append(table[field.name].cast(field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as err:
+            raise DataError(
+                f"parquet: column {field.name!r}: expected {field.type} in all files, as in the "
+                f"first, found another ({err}); give it one type in all of them, or write csv"
+            ) from err
+    return pa.table(columns, schema=schema)
 
 
 def _write_recordio(file: BinaryIO, tables: Iterator[pa.Table]) -> None:

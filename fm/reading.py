@@ -302,6 +302,8 @@ class _Asked(NamedTuple):
         wrong = {} if table else {**_given(self.columns), **_given(self.text)}
         if form in TABLES:
             wrong = _given(self.sparse)
+        elif form in READERS and form != "libsvm" and self.sparse.zero_based != "auto":
+            wrong["zero_based"] = self.sparse.zero_based
         if wrong:
             raise ConfigError(f"{', '.join(wrong)}: does not apply to {_FORMS.get(form, form)}")
         if self.encoder is None:

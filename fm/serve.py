@@ -336,6 +336,8 @@ def _add_models(app: Flask, service: Service, store: ModelStore) -> None:
     def list_models() -> Response:
         names = store.names()
         start, limit = _number("next_page_token", 0), _number("limit", _PAGE)
+        if not limit:  # the token would lead to the same page for ever
+            raise Refusal(400, "limit: expected a whole number >= 1, found 0")
         found = []
         for name in names[start : start + limit]:
             with contextlib.suppress(Refusal):  # unloaded in the meantime

@@ -33,6 +33,7 @@ _PROGRESS = (
     "center", "scale", "epoch", "history", "best_epoch", "best_value", "finished", "init",
     "validation",
 )  # fmt: skip
+_LONGEST_HEADER = 1 << 24  # bytes of a checkpoint's, which holds the history
 _LARGE = 1 << 25  # bytes from which memory is worth managing by hand
 # Flags of a map whose pages can be given back (those of a shared one, the default, cannot).
 _PRIVATE: int | None = None
@@ -319,6 +320,13 @@ _MAY_CHANGE = frozenset({"epochs", "patience", "batch_metrics_publish_interval"}
 
 def _essence(config: TrainConfig) -> dict[str, Any]:
     return {name: value for name, value in config.to_dict().items() if name not in _MAY_CHANGE}
+
+
+def is_checkpoint(path: str | os.PathLike[str]) -> bool:
+    """Return whether the header of a file says that it is one; it may be cut off or damaged."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")  # see fm.formats.storage
+        return b'"format":"fm-checkpoint"' in file.read(min(size, _LONGEST_HEADER))
 
 
 def save_checkpoint(path: Path, state: TrainState, fingerprint: str) -> None:

@@ -35,8 +35,8 @@ from fm.config import (
     parameters,
 )
 from fm.dataset import Dataset
-from fm.errors import DataError
-from fm.fitting import fit
+from fm.errors import ConfigError, DataError
+from fm.fitting import check_labels, fit
 from fm.metrics import is_better, log_odds, metrics_of
 from fm.model import FILE_NAME, Model, load
 from fm.options import (
@@ -50,6 +50,7 @@ from fm.options import (
     naming,
     run,
 )
+from fm.state import is_checkpoint
 
 EXAMPLES = """\
   fm train                                        the embedded demo: who likes which cuisine
@@ -94,6 +95,10 @@ def _train(args: argparse.Namespace) -> int:
             data = continued(init.catalogue, data)  # as fit does; here for the report
         if args.predictor_type is None and init is None and args.metric in (None, "auto"):
             config = _with_task_of(data, config)
+        if config.predictor_type == CLASSIFIER:
+            for rows in (data, validation, test):  # else the baseline of numbers were nonsense
+                if rows is not None:
+                    check_labels(rows)
         report = _report_of_data(data, config)
         for name, text in _texts_of_data(data, config, report):
             say(name, text)
@@ -124,7 +129,7 @@ def _train(args: argparse.Namespace) -> int:
         for name, values in report["test"].items():
             say("test" if name == "metrics" else "", f"{_text_of(values)}  {what[name]}")
     say("saved", f"{path} ({path.stat().st_size / 1e6:.2f} MB)")
-    say("next", _next_command(args, config, path))
+    say("next", _next_command(args, model, path))
     if args.json:
         sys.stdout.write(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n")
     return EXIT_INTERRUPTED if interrupted.is_set else 0
@@ -279,6 +284,16 @@ def _check_outputs(args: argparse.Namespace) -> None:
         output = output / FILE_NAME if output.is_dir() else output
         inputs |= {"init": args.init, "output": str(output)}
         check_output("--checkpoint", args.checkpoint, inputs)
+        if args.init is not None:
+            init = Path(args.init)
+            init = init / FILE_NAME if init.is_dir() else init
+            again = "--init, which --resume starts from again"
+            check_output("--output", str(output), {again: str(init)})
+        if os.path.isfile(args.checkpoint) and not is_checkpoint(args.checkpoint):
+            raise ConfigError(
+                f"--checkpoint: {args.checkpoint}: expected a checkpoint or no file, found another "
+                "file, which would be overwritten; name another path"
+            )
 
 
 # -- data ------------------------------------------------------------------------------------------
@@ -298,6 +313,8 @@ def _read(
     if init is not None:
         check_encoder(args.init, init.encoder, args.data, form)
         first = {**init.reading_options(args.data, form), **options}
+        if first.get("keep_seen") is False and init.catalogue is not None:
+            first = {"item": init.catalogue.item, "user": init.catalogue.user or None, **first}
     elif config.feature_dim is not None and (form or guess_format(args.data)) in READERS:
         first["num_features"] = config.feature_dim
     needed = config.predictor_type != RANKER
@@ -308,12 +325,15 @@ def _read(
         further["encoder"] = data.encoder
     else:
         further["num_features"] = max(data.num_features, config.feature_dim or 0)
-    if data.zero_based is not None:  # the training file decides for all
-        further["zero_based"] = data.zero_based
-    test, validation = (
-        None if path is None else read(path, require_target=needed, **further)
-        for path in (args.test, args.validation)
-    )
+
+    def like_data(path: str | None) -> Dataset | None:
+        more: dict[str, Any] = {}
+        if path is not None and data.zero_based is not None:  # the training file decides for all
+            if (form or guess_format(path)) == "libsvm":
+                more["zero_based"] = data.zero_based
+        return None if path is None else read(path, require_target=needed, **further, **more)
+
+    test, validation = like_data(args.test), like_data(args.validation)
     for rows in (data, test, validation):
         if rows is not None and rows.weight is not None and not rows.weight.any():
             raise DataError(f"{rows.source}: expected a weight above 0, found all of them 0")
@@ -481,11 +501,16 @@ def _text_of_checkpoint(path: str) -> str:
     return f"{path} was not written yet (it is every half a minute): --resume would start afresh"
 
 
-def _next_command(args: argparse.Namespace, config: TrainConfig, path: Path) -> str:
+def _next_command(args: argparse.Namespace, model: Model, path: Path) -> str:
     """Return a command that uses the model, ready to run."""
-    if config.predictor_type == RANKER:
-        return shlex.join([*command("recommend"), str(path), "--all", "--output", "lists.csv"])
     words = [*command("predict"), str(path), args.test or args.data]
+    if model.config.predictor_type == RANKER:
+        words, into = [*command("recommend"), str(path)], ["--output", "lists.csv"]
+        if model.catalogue is not None and model.catalogue.num_users:
+            return shlex.join([*words, "--all", *into])
+        if _knows_items_only(model):
+            return shlex.join([*words, "--context", "{}", *into])
+        words += ["--input", args.test or args.data, *into]  # contexts, as nobody is known
     for name in ("format", "delimiter"):
         if getattr(args, name) is not None:
             words += [f"--{name}", getattr(args, name)]
@@ -494,6 +519,13 @@ def _next_command(args: argparse.Namespace, config: TrainConfig, path: Path) -> 
     if args.names:
         words += ["--names", ",".join(f'"{n}"' if "," in n else n for n in args.names)]
     return shlex.join(words)
+
+
+def _knows_items_only(model: Model) -> bool:
+    if model.encoder is None or model.catalogue is None:
+        return False
+    of_items = {model.catalogue.item, *model.catalogue.item_columns}
+    return of_items.issuperset(model.encoder.field_names)
 
 
 @contextmanager

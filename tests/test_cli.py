@@ -238,6 +238,50 @@ def test_recordio_output_is_as_the_built_ins(files, task):
 
 
 @pytest.mark.parametrize("task", [REGRESSOR], indirect=True)
+def test_columns_that_json_has_no_form_for(files, capsys, fails):
+    from decimal import Decimal
+
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    columns = {"user": ["ann"], "film": ["Alien"], "age": [30.0]}
+
+    def argv(value):
+        pyarrow.parquet.write_table(pa.table({**columns, "x": [value]}), files / "x.parquet")
+        return ["predict", files / "m.safetensors", files / "x.parquet", "--append",
+                "-o", files / "o.jsonl"]  # fmt: skip
+
+    assert start(*argv(Decimal("1.50"))) == 0
+    assert read_output(files / "o.jsonl")["x"] == ["1.50"]
+    assert start(*argv(pa.scalar(1, pa.timestamp("ns")))) == 0
+    assert read_output(files / "o.jsonl")["x"] == ["1970-01-01T00:00:00.000000001"]
+    fails("jsonl: .*not JSON serializable: bytes; write another format", *argv(b"x"))
+
+
+@pytest.mark.parametrize("task", [REGRESSOR], indirect=True)
+def test_files_of_a_folder_may_differ_in_their_types(files, capsys, fails):
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    (files / "two").mkdir()
+    columns = {"user": ["ann"], "film": ["Alien"], "age": [30.0]}
+
+    def write(*values):
+        for i, value in enumerate(values):
+            table = pa.table({**columns, "x": [value]})
+            pyarrow.parquet.write_table(table, files / "two" / f"{i}.parquet")
+
+    argv = ["predict", files / "m.safetensors", files / "two", "--append",
+            "-o", files / "o.parquet"]  # fmt: skip
+    write(1.5, 2)
+    assert start(*argv) == 0
+    assert read_output(files / "o.parquet")["x"] == [1.5, 2.0]
+    assert start("convert", files / "two", files / "c.parquet") == 0
+    write(1, "two")
+    fails("parquet: column 'x': expected int64 in all files, as in the first, found", *argv)
+
+
+@pytest.mark.parametrize("task", [REGRESSOR], indirect=True)
 def test_a_table_larger_than_a_batch(files, monkeypatch, capsys):
     import fm.formats.tables
 
@@ -497,8 +541,15 @@ def test_a_table_becomes_rows_and_the_encoder_is_kept(files, capsys):
         recordio.read_csr(files / "b.recordio")[0].toarray(), X.toarray()[::-1]
     )
     assert start(*argv, "--encoder", files / "m.safetensors") == 0
+    argv = argv[:3]  # the target is found without a name, too
+    assert start(*argv, "--encoder", files / "encoder.json") == 0
+    assert recordio.read_csr(files / "b.recordio")[1].tolist() == RATINGS[::-1]
+    assert capsys.readouterr().err == ""
     assert start(*argv) == 0
     assert "give --save-encoder" in capsys.readouterr().err
+    (files / "test.csv").write_text("user,film,age\nann,Alien,3\n")
+    assert start(*argv, "--encoder", files / "encoder.json") == 0
+    assert "test.csv: no column is called rating, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["o.parquet", "o.tsv", "o.csv.gz"])
@@ -541,7 +592,16 @@ def test_convert_complains(files, fails):
     fails("has no place for weights", "convert", table, files / "x.libsvm", "--weight", "age")
     fails("--save-encoder: .* has no columns", "convert", rows, files / "x.recordio",
           "--save-encoder", files / "e.json")  # fmt: skip
-    fails("target: does not apply", "convert", table, files / "x.parquet", "--target", "rating")
+    fails("--target, --feature-dim: does not apply", "convert", table, files / "x.parquet",
+          "--target", "rating", "--feature-dim", "9")  # fmt: skip
+    fails("--encoder: does not apply", "convert", table, files / "x.tsv", "--encoder", "e.json")
+    fails("--categorical, --save-encoder: does not apply, because a model", "convert",
+          files / "m.safetensors", files / "n.safetensors", "--categorical", "user",
+          "--save-encoder", files / "e.json")  # fmt: skip
+    assert not (files / "e.json").exists() and not (files / "n.safetensors").exists()
+    fails("--item: does not apply", "convert", table, files / "x.libsvm", "--item", "film")
+    fails("--feature-dim: does not apply to a table", "convert", table, files / "x.libsvm",
+          "--feature-dim", "9")  # fmt: skip
     fails("the model has no encoder", "convert", table, files / "x.libsvm", "--encoder",
           files / "s.safetensors")  # fmt: skip
     (files / "e.json").write_text("[]")
@@ -588,6 +648,8 @@ def test_data_options_are_keywords_of_read():
     assert found.keys() <= inspect.signature(read).parameters.keys()
     with pytest.raises(ConfigError, match="--names: .*found --header too"):
         options("--names", "a", "--header")
+    with pytest.raises(ConfigError, match="--separator: .*found neither"):
+        options("--separator", "/", "--categorical", "a")
 
 
 def test_help_names_the_columns_that_are_targets_by_default(capsys):
@@ -607,6 +669,8 @@ def test_help_names_the_columns_that_are_targets_by_default(capsys):
         ("x; leave it out with ignore=['a b'], or", "x; leave it out with --ignore 'a b', or"),
         ("with categorical=[...] and numeric=[...]", "with --categorical ... and --numeric ..."),
         ("pass header=True or header=False", "pass --header or --no-header"),
+        ("num_features: is too small", "--feature-dim: is too small"),
+        ("x is outside; raise num_features or", "x is outside; raise --feature-dim or"),
         ("x (standardize=True) or divide it", "x (--standardize) or divide it"),
         ("name its column with target=...", "name its column with --target ..."),
         ("use predictor_type=regressor", "use --predictor-type regressor"),

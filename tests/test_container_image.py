@@ -16,6 +16,17 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 ENTRYPOINT = ROOT / "container" / "entrypoint"
 
 
+def test_one_name_is_pushed():
+    argv = [ROOT / "scripts" / "build_and_push", "--dry-run"]
+    one, two = (
+        subprocess.run([*argv, *names], capture_output=True, text=True, timeout=10)
+        for names in (["a"], ["a", "b"])
+    )
+    assert one.returncode == 0 and one.stdout.endswith("/a:latest\n")
+    assert (two.returncode, two.stdout) == (2, "")
+    assert "expected one NAME, found a and b" in two.stderr
+
+
 # -- the Dockerfile --------------------------------------------------------------------------------
 
 

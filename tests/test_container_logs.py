@@ -10,9 +10,9 @@ import re
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from test_container_train import LIKED, RATING, Job, good, job, records, run  # noqa: F401
+from test_container_train import LIKED, RATING, SMALL, Job, good, job, records, run  # noqa: F401
 
-from container.logs import METRIC_DEFINITIONS, measured, sums
+from container.logs import METRIC_DEFINITIONS, epochs_done, measured, sums
 from fm.config import CLASSIFIER, REGRESSOR
 from fm.formats.recordio import write_spmatrix_to_sparse_tensor
 from fm.metrics import metrics_of
@@ -266,6 +266,46 @@ def test_f13_the_article_s_run(shared_data, job, good):
     log = good(job({**ARTICLE, **parameters}, data))
     assert found(f"test:{name}_accuracy", log)[0] > 0.705
     assert found(f"test:{name}_cross_entropy", log)[0] < 0.565
+
+
+# -- after a restart -------------------------------------------------------------------------------
+
+
+def quality(log):
+    return re.findall(r"#quality_metric: host=algo-1, (.*)", log)
+
+
+def with_checkpoints(job):
+    (job.paths.base / "checkpoints").mkdir()
+    return job
+
+
+def test_the_second_training_counts_on_after_a_restart(job, good):
+    one = with_checkpoints(job({"validation_fraction": "0.2"}, {"train": records()}))
+    whole = quality(good(one))
+    again = quality(good(one))  # the first training is over, the second is done again
+    assert again[0].startswith("epoch=3, batch=0 train")
+    assert again == whole[-len(again) :]
+
+
+def test_the_kept_epoch_s_figures_are_its_own_after_a_restart(job, good):
+    data = {"train": records(), "validation": records(y=6 - RATING)}  # gets worse with each epoch
+    whole = quality(good(job({"epochs": "4"}, data)))
+    assert whole[-6].startswith("train rmse") and f"epoch=0, {whole[-6]}" in whole
+    one = with_checkpoints(job({"epochs": "2"}, data))
+    good(one)
+    one.write("hyperparameters", {**SMALL, "epochs": "4"})
+    log = good(one)
+    assert one.model.metrics["epoch"] == 0 and "resumed from" in log
+    unknown = [line for line in whole if line.startswith("train ")]
+    start = next(i for i, line in enumerate(whole) if line.startswith("epoch=2, "))
+    assert quality(log) == [line for line in whole[start:] if line not in unknown]
+
+
+def test_a_count_that_cannot_be_read_is_none(tmp_path):
+    assert epochs_done(tmp_path / "none") == 0
+    (tmp_path / "damaged").write_bytes(b"half")
+    assert epochs_done(tmp_path / "damaged") == 0
 
 
 # -- figures ---------------------------------------------------------------------------------------

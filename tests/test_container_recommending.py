@@ -66,6 +66,15 @@ def test_a_ranker_from_interactions_to_lists(good, job):
     assert len(asked(model, {"k": 5, "liked": ["i1", "i2"]})[0]) == 5
 
 
+def test_a_ranker_s_loss_is_told_after_a_restart(good, job):
+    """There is nothing left to train; the model has noted the loss."""
+    made = job(RANKS, {"train": plays()})
+    (made.paths.base / "checkpoints").mkdir()
+    line = r"algo-1, (train ranking_loss <loss>=\S+)"
+    told = re.findall(line, good(made))
+    assert len(told) == 1 and re.findall(line, good(made)) == told
+
+
 def test_the_test_of_a_ranker_is_the_rank_of_each_item(good, job):
     """The slow twin: score all items of each row, leave out what its user met, and sort."""
     data = {"train": plays(rows=slice(300)), "test": plays(rows=slice(300, None))}

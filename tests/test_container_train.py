@@ -273,6 +273,10 @@ def test_f05_options_for_tables():
     }  # fmt: skip
     with pytest.raises(ConfigError, match="names: expected a table without a header"):
         hyperparameters.parse({**SMALL, "names": "a,b", "header": "1"})
+    with pytest.raises(ConfigError, match="separator: separates .* of columns that multi or"):
+        hyperparameters.parse({**SMALL, "separator": ";"})
+    assert hyperparameters.wrong_names({**SMALL, "separator": ";"}) == ["separator"]
+    assert hyperparameters.wrong_names({**SMALL, "separator": ";", "history": "h"}) == []
     with pytest.raises(ConfigError, match="ignore: expected names separated by commas"):
         hyperparameters.parse({**SMALL, "ignore": "a,,b"})
 

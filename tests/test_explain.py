@@ -369,6 +369,7 @@ def test_a_table_without_rows(desk, fails, more):
         ("[]", "expected an object or a list of them, found '..'"),
         ('{"usr": "ann"}', "row 1: there is no column 'usr'.*did you mean 'user'"),
         ('[{}, {"age": "x"}]', "row 2, column 'age': expected a .*number.*found 'x'"),
+        ('{"user": ["ann", "bob"]}', "column 'user': expected one value, found .*'bob'.$"),
         ('{"features": [99], "values": [1]}', r"row 1: feature 99 is outside \[0, "),
         ('{"features": [1, 2], "values": [1]}', "row 1: expected as many values as numbers"),
         ('{"features": ["a"], "values": [1]}', "row 1: expected as many values as numbers"),

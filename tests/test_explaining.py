@@ -176,6 +176,30 @@ def test_interactions_are_those_of_loops_over_all_rows(X, k, min_count, block):
     assert all(abs(one.contribution) >= rest - 1e-9 for one in found)
 
 
+def test_sums_that_cancel_to_0_are_pairs_too():
+    """Scipy leaves such entries out of a product."""
+    X = np.array([[1, 1, 0, 2], [1, -1, 3, 0], [0, 0, 2, -1], [-2, 0, 1, 0]], float)
+    model = model_of(encoder=None, n=4)
+    found = {(i.first, i.second): i for i in interactions(model, X)}
+    assert found["feature 0", "feature 1"][3:] == (2, 0.0)
+    assert found["feature 0", "feature 2"].contribution == pytest.approx(
+        found["feature 0", "feature 2"].product / 2, rel=1e-6
+    )
+    assert len(found) == 6
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_long_work_shows_a_bar_on_a_terminal_only(shown, monkeypatch, capsys):
+    import tqdm
+
+    usual = tqdm.tqdm
+    monkeypatch.setattr(tqdm, "tqdm", lambda **options: usual(**{**options, "delay": 0}))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: shown)
+    interactions(model_of(encoder=None, n=3), np.ones((2, 3)))
+    out, err = capsys.readouterr()
+    assert out == "" and ("pairs: 100%" in err) == shown and bool(err) == shown
+
+
 def test_the_strength_of_pairs_of_fields():
     model = model_of()
     names, strength, linear = field_interactions(model, TABLE)

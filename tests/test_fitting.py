@@ -361,6 +361,15 @@ def test_a_missing_checkpoint_starts_from_the_beginning(tmp_path):
     assert path.exists()
 
 
+def test_a_checkpoint_takes_no_other_files_place(tmp_path):
+    data, config, path = planted(), config_of("sgd", epochs=1), tmp_path / "model"
+    fit(data, config).save(path)
+    before = path.read_bytes()
+    with pytest.raises(ConfigError, match="another file, which would be overwritten"):
+        fit(data, config, checkpoint=path)
+    assert path.read_bytes() == before
+
+
 def test_resuming_with_other_data_or_settings_is_refused(tmp_path):
     path, config = tmp_path / "state", config_of("sgd", epochs=2)
     fit(planted(), config, checkpoint=path)

@@ -299,6 +299,13 @@ def test_names_decide_where_bytes_do_not(tmp_path):
         (b"1 1:1\n", {"header": True}, ConfigError, "header: does not apply to libsvm"),
         (TABLE, {"num_features": 5}, ConfigError, "num_features: does not apply to a frame"),
         (b"1,2\n", {"zero_based": True}, ConfigError, "zero_based: does not apply to a table"),
+        (b"1 0:3:1\n", {"zero_based": True}, ConfigError, "zero_based: does not apply to libffm"),
+        (
+            b"",
+            {"format": "recordio", "zero_based": False},
+            ConfigError,
+            "zero_based: does not apply to recordio",
+        ),
         ([[1.0]], {"min_count": 2}, ConfigError, "min_count: does not apply to an array"),
         (TABLE, {"format": "csv"}, ConfigError, "format: does not apply to dict, only to files"),
         (

@@ -599,3 +599,10 @@ def test_wrong_likes(rng):
         people("regressor", rng).recommend({}, liked=["f0"])
     with pytest.raises(ConfigError, match="train it on data read with item="):
         fm.fit(fm.read((np.eye(2), [1, 2]))).recommend(0)
+
+
+def test_rows_of_a_table_are_alike_where_the_model_knows_items_alone():
+    data = read({"film": ["A", "A", "B"], "rating": [5.0, 4.0, 1.0]})
+    model = fm.fit(data, TrainConfig(num_factors=2, epochs=20))
+    lists = model.recommend(pa.table({"film": ["B", "A"], "hour": [1, 2]}), 2).ids()
+    assert lists == [["A", "B"]] * 2

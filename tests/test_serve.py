@@ -720,6 +720,7 @@ def test_models_come_and_go(models):
     assert client.get("/models?limit=1").json == {"models": listed[:1], "nextPageToken": "1"}
     assert client.get("/models?limit=1&next_page_token=1").json == {"models": listed[1:]}
     refused(client.get("/models?limit=x"), 400, "limit: expected a whole number")
+    refused(client.get("/models?limit=0"), 400, "limit: expected a whole number >= 1")
     assert client.get("/models/a").json == listed[0]
     refused(client.get("/models/b"), 404, "'b' is not loaded")
     expected = numbered(REGRESSOR).scores(matrix())

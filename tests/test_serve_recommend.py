@@ -574,6 +574,24 @@ def test_nothing_stands_beside_recommend(more):
         refused(post(CLIENT, document, LINES), match)
 
 
+@pytest.mark.parametrize("more", ({"k": 3}, {"exclude": [1]}, {"liked": []}))
+def test_options_do_not_stand_beside_instances(more):
+    name = next(iter(more))
+    for document in ({"instances": [{"user": "u1"}], **more}, {**more, "instances": []}):
+        match = f"body: expected {name} in the instances that ask"
+        refused(post(CLIENT, document), match)
+        refused(post(CLIENT, document, LINES), match)
+    assert post(CLIENT, {"instances": [], "signature_name": "x"}).status_code == 200
+
+
+def test_features_do_not_stand_beside_columns():
+    data = {"features": {"keys": [0], "values": [1]}}
+    for row in ({"data": data, "user": "u1"}, {"features": [0.0], "user": "u1"}):
+        refused(post(CLIENT, {"instances": [row]}), 'features or columns, found "user" too')
+    other = {"data": data, "id": "x"}
+    assert post(CLIENT, {"instances": [other]}).status_code == 200
+
+
 def test_wrong_contexts():
     wrong({"user": "u1", "age": 5, "k": 3}, "there is no column 'age'")
     two = {"recommend": [{"k": 3}, {"user": ["u1"], "k": 3}]}

@@ -1,5 +1,6 @@
 """``fm train``: what it reads, trains, says and saves, and how it ends."""
 
+import io
 import json
 import os
 import re
@@ -216,7 +217,7 @@ def test_test_and_validation_files_get_the_features_of_the_training_file(desk, c
     assert "refit" not in reports[0]["metrics"]
 
 
-def test_libsvm_test_files_count_from_where_the_training_file_does(desk, capsys):
+def test_libsvm_test_files_count_from_where_the_training_file_does(desk, capsys, monkeypatch):
     X = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)[np.arange(90) % 3]
     for name, rows in (("train", slice(None)), ("test", np.arange(90) % 3 > 0)):
         data = Dataset.from_arrays(X[rows], (np.arange(90.0) % 3)[rows])
@@ -229,6 +230,15 @@ def test_libsvm_test_files_count_from_where_the_training_file_does(desk, capsys)
     assert fm.predict.main(["model.safetensors", "test.libsvm"]) == 0  # the model remembers it
     predicted = np.loadtxt(capsys.readouterr().out.splitlines())
     assert np.abs(predicted - (np.arange(90.0) % 3)[np.arange(90) % 3 > 0]).max() < 0.5
+    content = (desk / "test.libsvm").read_bytes()
+    for verb in ("predict", "evaluate", "explain"):  # also of what comes on standard input
+        assert fm.cli.main([verb, "model.safetensors", "test.libsvm"]) == 0
+        expected = capsys.readouterr().out
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        assert fm.cli.main([verb, "model.safetensors", "-"]) == 0
+        assert capsys.readouterr().out == expected
+    assert fm.cli.main(["convert", "test.libsvm", "test.recordio", "--zero-based"]) == 0
+    assert train("train.libsvm", "--test", "test.recordio", "--epochs", 1) == 0
 
 
 def test_a_test_file_may_have_further_features_if_feature_dim_says_so(desk, capsys):
@@ -236,7 +246,7 @@ def test_a_test_file_may_have_further_features_if_feature_dim_says_so(desk, caps
     (desk / "b.libsvm").write_text("1 5:1\n")
     arguments = ("a.libsvm", "--test", "b.libsvm", "--epochs", "1")
     assert train(*arguments) == EXIT_WRONG
-    assert "b.libsvm" in capsys.readouterr().err
+    assert re.search("b.libsvm.*; raise --feature-dim or check", capsys.readouterr().err)
     assert train(*arguments, "--feature-dim", "9") == 0
     assert load("model.safetensors").num_features == 9
 
@@ -494,6 +504,29 @@ def test_underscores_become_dashes_in_names_of_options_only():
     ]  # fmt: skip
 
 
+def test_a_resumed_training_finds_the_model_it_started_from(desk, capsys):
+    assert train("train.csv", "--epochs", "1", "-o", "a.fm") == 0
+    before = (desk / "a.fm").read_bytes()
+    options = ("--init", "a.fm", "--epochs", "1", "--checkpoint", "c")
+    assert train("train.csv", *options, "-o", "a.fm") == EXIT_WRONG
+    assert "is the file of --init, which --resume starts from again" in capsys.readouterr().err
+    assert (desk / "a.fm").read_bytes() == before
+    assert train("train.csv", *options, "-o", "b.fm") == 0
+    assert train("train.csv", *options[:2], "--epochs", "1", "-o", "a.fm") == 0  # a new version
+
+
+def test_who_met_what_is_forgotten_where_that_is_wanted(desk):
+    (desk / "met.csv").write_text("who,what,rating\n1,a,1\n1,b,2\n2,a,3\n")
+    first = ("--user", "who", "--item", "what", "--epochs", "1", "-o", "a.fm")
+    assert train("met.csv", *first) == 0
+    assert load("a.fm").catalogue.seen.nnz == 3
+    more = ("--init", "a.fm", "--epochs", "1", "-o", "b.fm")
+    assert train("met.csv", *more) == 0
+    assert load("b.fm").catalogue.seen.nnz == 3
+    assert train("met.csv", *more, "--no-keep-seen") == 0
+    assert load("b.fm").catalogue.seen is None
+
+
 def test_time_is_not_in_the_model(desk):
     for name in ("a", "b"):
         assert train("train.csv", "--epochs", "2", "--quiet", "--output", name) == 0
@@ -515,6 +548,41 @@ def test_a_ranker_needs_no_targets_and_is_measured_by_its_lists(desk, capsys):
     assert shlex.split(shown.splitlines()[-1])[-5:] == [
         "fm.recommend", "r.fm", "--all", "--output", "lists.csv",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("table", ["hour,film", "film"])
+def test_the_command_after_a_ranker_without_users_works(desk, capsys, table):
+    rows = [f"f{i % 7}" if table == "film" else f"h{i % 5},f{i % 7}" for i in range(60)]
+    (desk / "met.csv").write_text("\n".join([table, *rows]))
+    options = ["--predictor-type", "ranker", "--item", "film", "--num-factors", "2"]
+    assert train("met.csv", *options, "--header", "--epochs", "1") == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert fm.cli.main(["recommend", *words[words.index("fm.recommend") + 1 :]]) == 0
+    assert "rank" in (desk / "lists.csv").read_text()
+
+
+def test_numbers_are_no_labels_and_no_baseline_is_shown(desk, capsys):
+    options = ["--predictor-type", "binary_classifier"]
+    (desk / "new.csv").write_text("user,film,label\nu1,f1,1\nu1,f2,5\n")
+    for arguments, place in (
+        (["train.csv"], r"train\.csv row \d+: label [2-5]"),
+        (["labels.csv", "--test", "new.csv"], r"new\.csv row 2: label 5"),
+    ):
+        assert train(*arguments, *options) == EXIT_WRONG
+        out, err = capsys.readouterr()
+        assert "baseline" not in out and re.search(place, err)
+
+
+def test_a_checkpoint_replaces_no_other_file(desk, capsys):
+    assert train("train.csv", "--epochs", "1", "--quiet", "-o", "m") == 0
+    model = (desk / "m").read_bytes()
+    for more in ([], ["--resume"]):
+        assert train("train.csv", "--epochs", "1", "--checkpoint", "m", *more) == EXIT_WRONG
+        err = capsys.readouterr().err
+        assert "m: expected a checkpoint or no file, found another" in err and "delete" not in err
+    assert (desk / "m").read_bytes() == model and leftovers(desk) == {"m"}
+    for _ in range(2):  # one that is there may be replaced
+        assert train("train.csv", "--epochs", "1", "--checkpoint", "c", "--quiet") == 0
 
 
 def test_a_new_version_of_a_model_keeps_its_items(desk):

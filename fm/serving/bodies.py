@@ -46,7 +46,7 @@ from fm.losses import LOGISTIC
 from fm.model import Model
 from fm.serving.media import CSV, JSON, JSONLINES, LIBSVM, RECORDIO, Content, Refusal
 from fm.serving.media import shown as _shown
-from fm.serving.recommending import Asked, Asking
+from fm.serving.recommending import OPTIONS, Asked, Asking
 
 _PIECE = 1 << 17  # bytes of JSON parsed at a time: some milliseconds
 _HEAD = re.compile(rb'\s*\{\s*"instances"\s*:\s*\[')
@@ -55,6 +55,7 @@ _TAIL = re.compile(rb"\]\s*\}\s*\Z")
 _NO_LABEL = re.compile(rb"(?m)^(?=[ \t]*[0-9]+:)")
 _ROW = re.compile(r"^(?:row|data row) (\d+)")
 _NUMBERS, _WHOLE = frozenset((int, float)), frozenset((int,))
+_OF_LISTS = frozenset(OPTIONS)
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -137,6 +138,9 @@ class _Batch:
             raise self.wrong("expected features or data, found both")
         if type(data) is dict:
             features = data.get("features")
+        if len(instance) > 1 and type(features) in (list, dict):
+            for name in self.columns.intersection(instance):
+                raise self.wrong(f"expected features or columns, found {_shown(name)} too")
         if type(features) is list:
             self.add_dense(features)
         elif type(features) is dict:
@@ -401,6 +405,11 @@ def _add_document(batch: _Batch, document: Any) -> None:
         for wish in wishes if type(wishes) is list else [wishes]:
             batch.add_asking(wish)
     elif type(document) is dict and "instances" in document and "instances" not in batch.columns:
+        for name in _OF_LISTS.intersection(document) if len(document) > 1 else ():
+            raise Refusal(
+                400, f"body: expected {name} in the instances that ask for recommendations, found "
+                "it beside them"
+            )  # fmt: skip
         instances = document["instances"]
         if type(instances) is not list:
             raise Refusal(400, f"body: expected a list of instances, found {_shown(instances)}")
