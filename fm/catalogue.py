@@ -277,6 +277,15 @@ def without(X: sp.csr_matrix, features: np.ndarray) -> sp.csr_matrix:
     return result
 
 
+def csr_of_entries(
+    rows: np.ndarray, indices: np.ndarray, data: np.ndarray, shape: tuple[int, int]
+) -> sp.csr_matrix:
+    """Return the matrix of entries in any order, no two of which are in the same place."""
+    order = np.lexsort((indices, rows))
+    indptr = np.searchsorted(rows[order], np.arange(shape[0] + 1))
+    return csr(data[order], indices[order], indptr, shape)
+
+
 def csr(
     data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]
 ) -> sp.csr_matrix:

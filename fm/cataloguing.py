@@ -27,6 +27,7 @@ from fm.catalogue import (
     FeatureIds,
     Field,
     csr,
+    csr_of_entries,
     field_of,
 )
 from fm.dataset import Dataset
@@ -84,9 +85,10 @@ def catalogue_of(
         return None
     if by_user is not None and np.intersect1d(by_item.features, by_user.features).size:
         raise ConfigError(f"user, item: expected two columns, found {by_item.name} for both")
-    users, items = _bare(data, by_item, by_user).rows_of_keys(data.X)
-    of_item, of_user, usual = _describing(data, by_item, by_user, users, items, item_columns)
-    return _filled(data, by_item, by_user, of_item, of_user, usual, keep_seen=keep_seen)
+    bare = _bare(data, by_item, by_user)
+    met = bare.rows_of_keys(data.X)
+    of_item, of_user, usual = _describing(data, by_item, by_user, *met, item_columns)
+    return _filled(data, bare, met, of_item, of_user, usual, keep_seen=keep_seen)
 
 
 def continued(old: Catalogue, data: Dataset) -> Dataset:
@@ -130,10 +132,11 @@ def continued(old: Catalogue, data: Dataset) -> Dataset:
             ", ".join(new.item_columns), old.item, ", ".join(old.item_columns) or "none",
         )  # fmt: skip
     keep = old.seen is not None if new is None else new.seen is not None
-    made = _filled(data, by_item, by_user, of_item, of_user, None, keep_seen=keep)
-    if made.items.shape != old.items.shape or made.user_keys.size != old.user_keys.size:
+    bare = _bare(data, by_item, by_user)
+    if bare.items.shape != old.items.shape or bare.num_users != old.num_users:
         return data
-    users, items = made.rows_of_keys(data.X)
+    users, items = bare.rows_of_keys(data.X)
+    made = _filled(data, bare, (users, items), of_item, of_user, None, keep_seen=keep)
     seen = made.seen
     if seen is not None and old.seen is not None:
         seen = (seen + old.seen).tocsr()
@@ -175,9 +178,7 @@ def _instead(
     row = np.concatenate([rows[0][keep_old], rows[1][keep_new]])
     indices = np.concatenate([old.indices[keep_old], new.indices[keep_new]])
     values = np.concatenate([old.data[keep_old], new.data[keep_new]])
-    order = np.lexsort((indices, row))
-    indptr = np.searchsorted(row[order], np.arange(old.shape[0] + 1))
-    return csr(values[order], indices[order], indptr, old.shape)
+    return csr_of_entries(row, indices, values, old.shape)
 
 
 def _bare(data: Dataset, by_item: Field, by_user: Field | None) -> Catalogue:
@@ -195,8 +196,8 @@ def _bare(data: Dataset, by_item: Field, by_user: Field | None) -> Catalogue:
 
 def _filled(
     data: Dataset,
-    by_item: Field,
-    by_user: Field | None,
+    bare: Catalogue,
+    met: tuple[np.ndarray, np.ndarray],
     of_item: list[int],
     of_user: list[int],
     usual: np.ndarray | None,
@@ -205,11 +206,11 @@ def _filled(
 ) -> Catalogue:
     """Return the catalogue, given the numbers of the fields that describe items and users.
 
-    `usual` says which rows describe their item as most of its rows do; None: all.
+    `met` are the user and the item of each row; `usual` says which rows describe their item as most
+    of its rows do; None: all.
     """
-    bare = _bare(data, by_item, by_user)
-    users, items = bare.rows_of_keys(data.X)
-    side = bare.item_side
+    users, items = met
+    side = bare.item_side.copy()
     for field in of_item:
         side[data.fields == field] = True
     user_rows = None
@@ -217,7 +218,7 @@ def _filled(
         chosen = np.isin(np.asarray(data.fields), of_user)
         user_rows = _side_rows(data.X, users, chosen, bare.num_users)
     seen = None
-    if keep_seen and by_user is not None:
+    if keep_seen and bare.user:
         both = (users >= 0) & (items >= 0)
         pairs = np.unique(users[both].astype(np.int64) * bare.num_items + items[both])
         counts = np.bincount(pairs // bare.num_items, minlength=bare.num_users)

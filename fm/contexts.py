@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue import Catalogue, FeatureIds, csr
+from fm.catalogue import Catalogue, FeatureIds, csr_of_entries
 from fm.dataset import Dataset, checked_csr
 from fm.errors import ConfigError, DataError
 from fm.formats.cells import text_of
@@ -173,9 +173,7 @@ class Contexts:
         rows = np.concatenate([rows[told], known_rows])
         indices = np.concatenate([X.indices[told], users.indices[known]])
         data = np.concatenate([X.data[told], users.data[known]])
-        order = np.lexsort((indices, rows))
-        indptr = np.searchsorted(rows[order], np.arange(X.shape[0] + 1))
-        return csr(data[order], indices[order], indptr, X.shape)
+        return csr_of_entries(rows, indices, data, X.shape)
 
     def of_users(self, ids: Sequence[Any]) -> sp.csr_matrix:
         """Return one row for each user's id; see :meth:`read`."""
