@@ -2,7 +2,8 @@
 
 Decided here: which channels there are, what a ContentType means, that data which are plainly of
 another format are refused, and what Pipe mode is: the first epoch's pipe is read into memory, and
-the later ones are not opened. Not decided here: how a format is read (``fm.reading``). Floor 5.
+the later ones are not opened. Not decided here: how a format is read (``fm.reading.read``). Floor
+5.
 
 A table without a header has its target in the first column, as SageMaker's CSV has; otherwise it is
 the column that `target` names, or the one called rating, label, target, y or click. For a ranker
@@ -20,13 +21,13 @@ from typing import Any
 
 from container.paths import Paths
 from fm.config import CLASSIFIER, RANKER, TrainConfig
-from fm.dataset import Dataset
+from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError, FMError
 from fm.formats.files import data_files, head_of, looks_like
 from fm.formats.guess import guess_format
 from fm.formats.tables import iter_batches
-from fm.losses import first_wrong_label
-from fm.reading import TABLES, TARGETS, read
+from fm.measures.losses import first_wrong_label
+from fm.reading.read import TABLES, TARGETS, read
 
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
 FORMATS = {

@@ -11,9 +11,9 @@ import argparse
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from fm.cli.options import data_options, names
 from fm.config import CLASSIFIER, RANKER, REGRESSOR, Parameter, TrainConfig
 from fm.errors import ConfigError
-from fm.options import data_options, names
 
 _LISTS = ("categorical", "numeric", "multi", "history", "ignore", "names", "item_columns")
 _KINDS: dict[type, tuple[str, ...]] = {

@@ -2,8 +2,8 @@
 
 Decided here: the order of the work, what is checked before it, what becomes of a checkpoint that
 does not fit, and what is left when the job is stopped. Not decided here: anything about training
-itself (``fm.fitting``); the model is that of ``fm train`` with the same data and hyperparameters,
-bit for bit. Floor 5.
+itself (``fm.training.fit``); the model is that of ``fm train`` with the same data and
+hyperparameters, bit for bit. Floor 5.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from container.hyperparameters import Hyperparameters
 from container.logs import TrainingLog
 from container.paths import Paths
 from container.stopping import Stop
+from fm.cli.options import naming
 from fm.config import RANKER, TrainConfig
-from fm.dataset import Dataset
+from fm.data.dataset import Dataset
 from fm.errors import ConfigError, ModelFileError
-from fm.model import FILE_NAME, Model
-from fm.options import naming
+from fm.model.model import FILE_NAME, Model
 
 _RANKED = 1 << 29  # scores that the test of a ranker may take: some seconds
 
@@ -74,7 +74,9 @@ def _train(
 ) -> None:
     data = read_all(found, asked.config, asked.reading)
     config = _suited(asked.config, data[TRAIN])
-    from fm.fitting import fit  # not earlier: its compiler takes longer to load than most errors
+    from fm.training.fit import (
+        fit,  # not earlier: its compiler takes longer to load than most errors
+    )
 
     checkpoint = _checkpoint(paths, host)
     told = TrainingLog(host, config.resolved(), data[TRAIN], checkpoint)
@@ -117,8 +119,8 @@ def _measured(model: Model, train: Dataset, test: Dataset) -> dict[str, float]:
     if task != RANKER:
         total = logs.sums(task, model.scores(test), test.targets, test.weight)
         return logs.measured(task, total)
-    from fm.ranker import Judge
-    from fm.sampling import known_pairs
+    from fm.kernels.negatives import known_pairs
+    from fm.training.ranker import Judge
 
     catalogue = model.catalogue
     assert catalogue is not None  # a ranker has one

@@ -79,10 +79,10 @@ def main() -> None:
     import numpy as np
     import scipy.sparse as sp
 
-    from fm.cataloguing import catalogue_of
+    from fm.catalogue.finding import catalogue_of
     from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
-    from fm.dataset import Dataset
-    from fm.fitting import fit
+    from fm.data.dataset import Dataset
+    from fm.training.fit import fit
 
     pairs = np.tile(np.eye(4), (1, 2))  # users and items: two ones in each row
     ragged = np.tril(np.ones((4, 8)), 2)

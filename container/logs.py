@@ -23,13 +23,13 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
-from fm.dataset import Dataset, blocks
-from fm.losses import LOSSES
+from fm.data.dataset import Dataset, blocks
+from fm.measures.losses import LOSSES
 
 if TYPE_CHECKING:
-    from fm.fitting import Epoch
+    from fm.training.fit import Epoch
 
-# metric of fm.metrics -> its name in the log, and the name that users give it
+# metric of fm.measures.predictions -> its name in the log, and the name that users give it
 _RMSE, _MSE = ("rmse <loss>", "rmse"), ("mse <loss>", "mse")
 _MAE = ("absolute_loss <loss>", "absolute_loss")
 _ACCURACY = ("binary_classification_accuracy <score>", "binary_classification_accuracy")
@@ -148,7 +148,7 @@ def sums(task: str, scores: np.ndarray, y: np.ndarray, weight: np.ndarray | None
 
 
 def measured(task: str, total: np.ndarray) -> dict[str, float]:
-    """Return the metrics that sums over rows amount to, as :mod:`fm.metrics` calls them.
+    """Return the metrics that sums over rows amount to, under the names of ``fm.measures``.
 
     Examples
     --------

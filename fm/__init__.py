@@ -20,8 +20,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fm.config import TrainConfig
-    from fm.dataset import Dataset
-    from fm.encoder import Encoder
+    from fm.data.dataset import Dataset
+    from fm.encoding.encoder import Encoder
     from fm.errors import (
         ConfigError,
         DataError,
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
         UnsupportedFormatError,
     )
     from fm.estimators import FMClassifier, FMRanker, FMRegressor
-    from fm.fitting import fit
-    from fm.model import Model, load
-    from fm.reading import read
+    from fm.model.model import Model, load
+    from fm.reading.read import read
+    from fm.training.fit import fit
 
 _HOME = {
     "ConfigError": "errors",
@@ -43,12 +43,12 @@ _HOME = {
     "ModelFileError": "errors",
     "UnsupportedFormatError": "errors",
     "TrainConfig": "config",
-    "Dataset": "dataset",
-    "Encoder": "encoder",
-    "read": "reading",
-    "Model": "model",
-    "load": "model",
-    "fit": "fitting",
+    "Dataset": "data.dataset",
+    "Encoder": "encoding.encoder",
+    "read": "reading.read",
+    "Model": "model.model",
+    "load": "model.model",
+    "fit": "training.fit",
     "FMClassifier": "estimators",
     "FMRanker": "estimators",
     "FMRegressor": "estimators",

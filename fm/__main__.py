@@ -2,6 +2,6 @@
 
 import sys
 
-from fm.cli import main
+from fm.cli.main import main
 
 sys.exit(main())

@@ -5,7 +5,8 @@ are all generated from :class:`TrainConfig`. Names are those of Amazon SageMaker
 Factorization Machines algorithm wherever it has one; the rest are ours.
 
 Decided here: what may be set, and what "not set" means for each optimizer (:data:`RECIPES`).
-Not decided here: what an optimizer does with a value (``fm.optimizers``, ``fm.fitting``).
+Not decided here: what an optimizer does with a value (``fm.kernels.optimizers``,
+``fm.training.fit``).
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fm.errors import ConfigError
-from fm.losses import CLASSIFIER as CLASSIFIER
-from fm.losses import RANKER as RANKER
-from fm.losses import REGRESSOR as REGRESSOR
+from fm.measures.losses import CLASSIFIER as CLASSIFIER
+from fm.measures.losses import RANKER as RANKER
+from fm.measures.losses import REGRESSOR as REGRESSOR
 
 _HUGE = 1e30  # the bound of numbers without another: float32 ends at 3e38
 
@@ -572,8 +573,8 @@ def _ranking(
 
 
 # What "not set" means, by optimizer and task (of a ranker: its loss); chosen on held-out parts of
-# the training data of nine data sets (scripts/bench/tune.py), a ranker's on two. fm.fitting divides
-# sgd's rates where rows are long.
+# the training data of nine data sets (scripts/bench/tune.py), a ranker's on two. fm.training.fit
+# divides sgd's rates where rows are long.
 RECIPES: dict[tuple[str, str], dict[str, Any]] = {
     ("sgd", REGRESSOR): _recipe((0.01, 0.02), (0.005, 0.05), lr_decay=0.02),
     ("sgd", CLASSIFIER): _recipe((0.012, 0.03), (0.005, 0.02)),

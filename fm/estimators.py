@@ -3,7 +3,7 @@
 Decided here: what scikit-learn's conventions ask for: which columns of a frame go through the
 encoder, what labels stand for, which rows are one row, where a second fit starts. Not decided
 here: hyperparameters (the constructors' signatures and docstrings are made from ``fm.config``) and
-training (``fm.fitting``).
+training (``fm.training.fit``).
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from sklearn.utils.validation import (
 )
 
 from fm.config import CLASSIFIER, RANKER, REGRESSOR, Parameter, TrainConfig, parameters
-from fm.dataset import Dataset, checked_csr
-from fm.encoder import Encoder
+from fm.data.dataset import Dataset, checked_csr
+from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
-from fm.losses import sigmoid
+from fm.measures.losses import sigmoid
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from fm.model import Model
-    from fm.state import TrainState
+    from fm.model.model import Model
+    from fm.training.state import TrainState
 
 # Up to here, putting the rows in order and merging equal ones costs less than an epoch or two.
 _SMALL = 10_000
@@ -56,7 +56,7 @@ class _Option(NamedTuple):
 
 _NAMES, _SETS = "str, int, or sequence of them", "str, int, sequence of them, or dict"
 
-#: What :meth:`fm.encoder.Encoder.fit` is told of the columns.
+#: What :meth:`fm.encoding.encoder.Encoder.fit` is told of the columns.
 _COLUMN_OPTIONS = tuple(_Option(*option) for option in (
     ("categorical", (), _NAMES, "columns with one value in each row: ids, names, codes"),
     ("numeric", (), _NAMES, "columns with numbers"),
@@ -72,7 +72,7 @@ _COLUMN_OPTIONS = tuple(_Option(*option) for option in (
 _WARM_START = _Option(
     "warm_start", False, "bool", "let fit start from the model of the last fit, if there is one"
 )
-#: What a ranker is told of them besides; see :func:`fm.cataloguing.catalogue_of`.
+#: What a ranker is told of them besides; see :func:`fm.catalogue.finding.catalogue_of`.
 _SIDE_OPTIONS = (
     _Option("item", None, "str or None", "the column of the items, or a range of features such as "
             "'943:2625'; None: a column with a usual name, such as item, film or product"),
@@ -225,7 +225,7 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Any:
         """Train one epoch on some rows; the optimizer's state is carried from call to call."""
-        from fm.fitting import fit_pass
+        from fm.training.fit import fit_pass
 
         state = getattr(self, "_state", None)  # none after fit: training starts from its model
         fresh = not hasattr(self, "model_")
@@ -246,7 +246,7 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
         classes: Any = None, eval_set: Any = None,
     ) -> Any:  # fmt: skip
         """Train from the beginning, or else go on with the model there is."""
-        from fm.fitting import fit
+        from fm.training.fit import fit
 
         data, validation = self._rows(X, y, weight, fresh, classes=classes, eval_set=eval_set)
         init = None if fresh else self.model_
@@ -288,7 +288,7 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
 
     def _scores(self, X: Any) -> np.ndarray:
         check_is_fitted(self, "model_")
-        from fm.kernels import predict_scores
+        from fm.kernels.rows import predict_scores
 
         model = self.model_
         X = self._features(X, model.encoder, reset=False)
@@ -492,7 +492,7 @@ class FMRanker(_FactorizationMachine):
     """Factorization machine that ranks items, trained on rows that are interactions.
 
     Each row is a user (or any context) that met an item: a purchase, a listen, a click. There are
-    no targets; items that were not met are drawn as negatives. See :mod:`fm.ranker`.
+    no targets; items that were not met are drawn as negatives. See :mod:`fm.training.ranker`.
 
     {notes}
 
@@ -556,8 +556,8 @@ class FMRanker(_FactorizationMachine):
     def score(self, X: Any, y: Any = None) -> float:
         """Return how well the items of these rows are ranked: NDCG at 10, from 0 to 1.
 
-        The mean over the lists of :func:`fm.rank_evaluation.evaluate_ranking`, one for each user
-        (or other context) in X: all items of the model, without those that the user met in
+        The mean over the lists of :func:`fm.evaluating.rankings.evaluate_ranking`, one for each
+        user (or other context) in X: all items of the model, without those that the user met in
         training, unless they are in X too. A row whose item is unknown is a miss; one whose user is
         unknown has a list of its own. Where users come back to the same items, call that function
         with ``exclude=None`` instead.
@@ -570,7 +570,7 @@ class FMRanker(_FactorizationMachine):
             Not used.
         """
         check_is_fitted(self, "model_")
-        from fm.rank_evaluation import evaluate_ranking
+        from fm.evaluating.rankings import evaluate_ranking
 
         rows = self._dataset(X, None, None, self.model_.encoder, reset=False)
         found = evaluate_ranking(self.model_, rows, baselines=False)
@@ -589,7 +589,7 @@ class FMRanker(_FactorizationMachine):
     def _rows(
         self, X: Any, y: Any, weight: Any, fresh: bool, *, classes: Any = None, eval_set: Any = None
     ) -> tuple[Dataset, Dataset | None]:
-        from fm.cataloguing import catalogue_of
+        from fm.catalogue.finding import catalogue_of
 
         data, validation = super()._rows(X, y, weight, fresh, classes=classes, eval_set=eval_set)
         sides = {option.name: getattr(self, option.name) for option in _SIDE_OPTIONS}

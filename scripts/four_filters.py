@@ -49,10 +49,10 @@ import ncf  # noqa: E402
 
 import fm  # noqa: E402
 from fm.errors import FMError  # noqa: E402
-from fm.explaining import one_line  # noqa: E402
-from fm.folding import fold_ratings  # noqa: E402
+from fm.explaining.terms import one_line  # noqa: E402
 from fm.formats.tables import read_table  # noqa: E402
-from fm.metrics import regression_metrics  # noqa: E402
+from fm.measures.predictions import regression_metrics  # noqa: E402
+from fm.recommending.folding import fold_ratings  # noqa: E402
 
 GENRES = (
     "unknown", "Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary",

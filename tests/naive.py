@@ -147,7 +147,8 @@ def train(optimizer, task, rows, y, weight, theta, s, orders):
 
 
 def minibatch_adam(task, rows, y, weight, theta, s, orders, batch, pad):
-    """The built-in's optimizer, from the seven rules of fm.minibatch; return the epochs' scores.
+    """The built-in's optimizer, from the seven rules of fm.kernels.minibatch; return the epochs'
+    scores.
 
     `s.rescale` and `s.clip` are those of the built-in: on the sum over the batch, clip last.
     """

@@ -17,82 +17,82 @@ ROOT = Path(fm.__file__).parents[1]
 FLOORS = {
     # 0  pure arrays: no files, no logging, no randomness
     "fm.errors": 0,
-    "fm.losses": 0,
-    "fm.metrics": 0,
-    "fm.simd": 0,
-    "fm.jit": 0,
-    "fm.optimizers": 0,
-    "fm.kernels": 0,
-    "fm.minibatch": 0,
-    "fm.pairwise": 0,
-    "fm.sampling": 0,
-    "fm.topk": 0,
-    "fm.rank_metrics": 0,
+    "fm.measures.losses": 0,
+    "fm.measures.predictions": 0,
+    "fm.kernels.simd": 0,
+    "fm.kernels.jit": 0,
+    "fm.kernels.optimizers": 0,
+    "fm.kernels.rows": 0,
+    "fm.kernels.minibatch": 0,
+    "fm.kernels.pairs": 0,
+    "fm.kernels.negatives": 0,
+    "fm.recommending.topk": 0,
+    "fm.measures.rankings": 0,
     # 1  data in: bytes <-> arrays, columns <-> CSR, hyperparameters
     "fm.config": 1,
-    "fm.dataset": 1,
+    "fm.data.dataset": 1,
     "fm.formats": 1,
-    "fm.columns": 1,
-    "fm.choosing": 1,
-    "fm.encoder": 1,
-    "fm.features": 1,
-    "fm.reading": 1,
-    "fm.catalogue": 1,
-    "fm.cataloguing": 1,
-    "fm.item_table": 1,
-    "fm.splitting": 1,
-    "fm.data": 1,
+    "fm.encoding.columns": 1,
+    "fm.encoding.choosing": 1,
+    "fm.encoding.encoder": 1,
+    "fm.reading.numbered": 1,
+    "fm.reading.read": 1,
+    "fm.catalogue.catalogue": 1,
+    "fm.catalogue.finding": 1,
+    "fm.catalogue.item_table": 1,
+    "fm.evaluating.splits": 1,
+    "fm.datasets": 1,
     # 2  the model and its files
-    "fm.model": 2,
-    "fm.builtin_artifact": 2,
-    "fm.recommender": 2,
-    "fm.exporting": 2,
-    "fm.folding": 2,
-    "fm.extending": 2,
-    "fm.contexts": 2,
-    "fm.explaining": 2,
-    "fm.interactions": 2,
-    "fm.rank_evaluation": 2,
+    "fm.model.model": 2,
+    "fm.model.builtin": 2,
+    "fm.recommending.recommender": 2,
+    "fm.recommending.vectors": 2,
+    "fm.recommending.folding": 2,
+    "fm.recommending.extending": 2,
+    "fm.recommending.contexts": 2,
+    "fm.explaining.terms": 2,
+    "fm.explaining.interactions": 2,
+    "fm.evaluating.rankings": 2,
     # 3  training: loop, early stopping, randomness, checkpoints
-    "fm.progress": 3,
-    "fm.state": 3,
-    "fm.fitting": 3,
-    "fm.ranker": 3,
+    "fm.training.progress": 3,
+    "fm.training.state": 3,
+    "fm.training.fit": 3,
+    "fm.training.ranker": 3,
     # 4  what people call
     "fm": 4,
     "fm.__main__": 4,
-    "fm.cli": 4,
-    "fm.options": 4,
-    "fm.train": 4,
-    "fm.predict": 4,
-    "fm.evaluate": 4,
-    "fm.convert": 4,
-    "fm.serve": 4,
+    "fm.cli.main": 4,
+    "fm.cli.options": 4,
+    "fm.cli.train": 4,
+    "fm.cli.predict": 4,
+    "fm.cli.evaluate": 4,
+    "fm.cli.convert": 4,
+    "fm.serving.application": 4,
     "fm.serving": 4,
-    "fm.demo": 4,
+    "fm.cli.demo": 4,
     "fm.estimators": 4,
-    "fm.recommend": 4,
-    "fm.explain": 4,
-    "fm.item_lists": 4,
-    "fm.plots": 4,
+    "fm.cli.recommend": 4,
+    "fm.cli.explain": 4,
+    "fm.cli.lists": 4,
+    "fm.explaining.pictures": 4,
     # 5  SageMaker and Docker
     "container": 5,
 }
 COMPILED = {
-    "fm.simd",
-    "fm.jit",
-    "fm.optimizers",
-    "fm.kernels",
-    "fm.minibatch",
-    "fm.pairwise",
-    "fm.sampling",
+    "fm.kernels.simd",
+    "fm.kernels.jit",
+    "fm.kernels.optimizers",
+    "fm.kernels.rows",
+    "fm.kernels.minibatch",
+    "fm.kernels.pairs",
+    "fm.kernels.negatives",
 }
 # What a file may import besides the standard library when it is itself imported.
 THIRD_PARTY = {
     **dict.fromkeys(FLOORS, {"numpy", "scipy", "orjson"}),
     **dict.fromkeys(COMPILED, {"numpy", "numba", "llvmlite"}),
     "fm.estimators": {"numpy", "scipy", "sklearn"},
-    "fm.serve": {"orjson", "flask", "werkzeug"},
+    "fm.serving.application": {"orjson", "flask", "werkzeug"},
     "fm.serving.server": {"orjson", "flask", "gunicorn"},
     "fm.serving.worker": {"gunicorn"},
     "container": {"numpy", "scipy", "orjson", "flask", "gunicorn"},
@@ -133,7 +133,7 @@ def imports(name):
                 if child.level:
                     above = package.split(".")[: len(package.split(".")) - child.level + 1]
                     base = ".".join([*above, *([base] if base else [])])
-                for alias in child.names:  # "from fm import model" means fm.model
+                for alias in child.names:  # "from fm import model" means fm.model.model
                     whole = f"{base}.{alias.name}"
                     yield child.lineno, whole if whole in FILES else base, now
             is_function = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
@@ -199,13 +199,13 @@ def test_only_the_kernels_know_the_compiler():
 
 
 def test_a_change_of_any_compiled_file_renews_the_cache():
-    """numba looks at a kernel's own file only; fm.jit hashes those it is made of."""
+    """numba looks at a kernel's own file only; fm.kernels.jit hashes those it is made of."""
     hashed = {
         node.value
-        for node in ast.walk(TREES["fm.jit"])
+        for node in ast.walk(TREES["fm.kernels.jit"])
         if isinstance(node, ast.Constant) and str(node.value).endswith(".py")
     }
-    assert hashed == {f"{name.rpartition('.')[2]}.py" for name in COMPILED - {"fm.jit"}}
+    assert hashed == {f"{name.rpartition('.')[2]}.py" for name in COMPILED - {"fm.kernels.jit"}}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -237,8 +237,8 @@ assert model.score_row([0, 1]) == 6.5
 
 @pytest.mark.parametrize(
     "code",
-    ["import fm", "import fm.model", "import fm.reading", "import fm.cli", SERVING],
-    ids=["fm", "fm.model", "fm.reading", "fm.cli", "scoring"],
+    ["import fm", "import fm.model.model", "import fm.reading.read", "import fm.cli.main", SERVING],
+    ids=["fm", "fm.model.model", "fm.reading.read", "fm.cli.main", "scoring"],
 )
 def test_a_fresh_process_loads_nothing_heavy(code):
     """In particular, what only serves never loads the compiler."""

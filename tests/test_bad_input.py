@@ -25,10 +25,10 @@ import scipy.sparse as sp
 from pyarrow import parquet
 
 import fm
-import fm.cli
+import fm.cli.main
+from fm.cli.options import EXIT_WRONG
 from fm.errors import FMError
 from fm.formats.recordio import write_numpy_to_dense_tensor
-from fm.options import EXIT_WRONG
 
 HEADER = "user,film,age,rating\n"
 
@@ -501,7 +501,7 @@ def template(tmp_path_factory):
             "convert rows.safetensors rows.tar.gz",
         ):
             quiet = ["--quiet", "--epochs", "2"] if command.startswith("train") else []
-            assert fm.cli.main([*command.split(), *quiet]) == 0
+            assert fm.cli.main.main([*command.split(), *quiet]) == 0
         for name in ("old.csv", "old.safetensors", "old.recordio", "old.tar.gz"):
             Path(name).write_text("yesterday")
     return folder
@@ -536,7 +536,7 @@ def arguments(command):
 
 def run(words):
     try:
-        return fm.cli.main(words)
+        return fm.cli.main.main(words)
     except SystemExit as end:  # argparse
         return end.code
 

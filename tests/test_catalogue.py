@@ -10,16 +10,16 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fm.catalogue import Catalogue
-from fm.cataloguing import _odd, catalogue_of, continued
+from fm.catalogue.catalogue import Catalogue
+from fm.catalogue.finding import _odd, catalogue_of, continued
 from fm.config import TrainConfig
-from fm.dataset import Dataset
+from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError, ModelFileError
-from fm.fitting import fit
 from fm.formats.cells import text_of
 from fm.formats.storage import read_tensors, write_tensors
-from fm.model import _TENSOR_TYPES, Model, load
-from fm.reading import read
+from fm.model.model import _TENSOR_TYPES, Model, load
+from fm.reading.read import read
+from fm.training.fit import fit
 
 GENRES = {"A": "x|y", "B": "y", "C": "z"}
 ROWS = [

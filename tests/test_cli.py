@@ -16,20 +16,27 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-import fm.cli
-import fm.convert
-import fm.evaluate
-import fm.predict
-from fm.builtin_artifact import write_artifact
-from fm.columns import Categorical, Numeric, Vocabulary
+import fm.cli.convert
+import fm.cli.evaluate
+import fm.cli.main
+import fm.cli.predict
+from fm.cli.options import (
+    EXIT_CLOSED_PIPE,
+    Parser,
+    add_data_options,
+    command,
+    data_options,
+    run,
+)
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
-from fm.encoder import Encoder
+from fm.encoding.columns import Categorical, Numeric, Vocabulary
+from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
+from fm.evaluating.rankings import evaluate_ranking
 from fm.formats import recordio, svmlight
-from fm.model import Model, load
-from fm.options import EXIT_CLOSED_PIPE, Parser, add_data_options, command, data_options, run
-from fm.rank_evaluation import evaluate_ranking
-from fm.reading import read
+from fm.model.builtin import write_artifact
+from fm.model.model import Model, load
+from fm.reading.read import read
 
 TASKS = (REGRESSOR, CLASSIFIER)
 ROWS = [("ann", "Alien", "30"), ("bob", "Brazil", "41.5"), ("eve", "", "")]
@@ -85,7 +92,7 @@ SPARSE_SCORES = [0.5 + 0 + 2, 0.5 - 1 + 1 + 3]
 def start(*argv):
     """Run fm in this process; return the exit code."""
     try:
-        return fm.cli.main([str(arg) for arg in argv])
+        return fm.cli.main.main([str(arg) for arg in argv])
     except SystemExit as err:  # argparse
         return err.code
 
@@ -115,7 +122,7 @@ def test_help_and_version(capsys):
     for argv in ([], ["--help"]):
         assert start(*argv) == 0
         out = capsys.readouterr().out
-        assert all(f"\n  {verb} " in out for verb in fm.cli.VERBS)
+        assert all(f"\n  {verb} " in out for verb in fm.cli.main.VERBS)
 
 
 def test_a_wrong_verb(fails):
@@ -130,7 +137,7 @@ def test_help_teaches_by_examples(capsys, verb):
     assert f"fm {verb} model" in out and "examples:" in out and "--delimiter" in out
 
 
-@pytest.mark.parametrize("module", ["fm", "fm.cli"])
+@pytest.mark.parametrize("module", ["fm", "fm.cli.main"])
 def test_python_m(module):
     done = subprocess.run(
         [sys.executable, "-m", module, "--version"], capture_output=True, text=True
@@ -643,7 +650,7 @@ def test_data_options_are_keywords_of_read():
     assert options("--no-header") == {"header": False} and options("--header") == {"header": True}
     import inspect
 
-    from fm.reading import read
+    from fm.reading.read import read
 
     assert found.keys() <= inspect.signature(read).parameters.keys()
     with pytest.raises(ConfigError, match="--names: .*found --header too"):
@@ -653,7 +660,7 @@ def test_data_options_are_keywords_of_read():
 
 
 def test_help_names_the_columns_that_are_targets_by_default(capsys):
-    from fm.reading import TARGETS
+    from fm.reading.read import TARGETS
 
     assert start("evaluate", "--help") == 0
     *others, last = TARGETS

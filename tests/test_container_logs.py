@@ -15,7 +15,7 @@ from test_container_train import LIKED, RATING, SMALL, Job, good, job, records, 
 from container.logs import METRIC_DEFINITIONS, epochs_done, measured, sums
 from fm.config import CLASSIFIER, REGRESSOR
 from fm.formats.recordio import write_spmatrix_to_sparse_tensor
-from fm.metrics import metrics_of
+from fm.measures.predictions import metrics_of
 
 NUMBER = r"(-?\d[\d.e+-]*)"
 

@@ -21,9 +21,9 @@ from test_container_train import (  # noqa: F401
 
 from container.logs import METRIC_DEFINITIONS
 from fm.config import RANKER, TrainConfig
-from fm.fitting import fit
-from fm.reading import read
-from fm.serve import create_app
+from fm.reading.read import read
+from fm.serving.application import create_app
+from fm.training.fit import fit
 
 RANKS = {"predictor_type": RANKER, "num_factors": "4", "epochs": "4", "patience": "0"}
 

@@ -29,7 +29,7 @@ from container.paths import Paths
 from container.stopping import Stop
 from fm.errors import ConfigError, DataError, DivergenceError
 from fm.formats.recordio import read_csr, write_spmatrix_to_sparse_tensor
-from fm.model import FILE_NAME, load
+from fm.model.model import FILE_NAME, load
 
 USERS, FILMS = 30, 20
 WIDTH = USERS + FILMS
@@ -566,7 +566,7 @@ def test_f12_the_laptop_makes_the_same_file(form, job, good, tmp_path):
 
 FOREVER = {"epochs": "1000000", "patience": "0", "num_factors": "4"}
 # Checkpoints come every half a minute; a test has less time.
-OFTEN = "import fm.fitting; fm.fitting._SECONDS_BETWEEN_CHECKPOINTS = 0.02"
+OFTEN = "import fm.training.fit; fm.training.fit._SECONDS_BETWEEN_CHECKPOINTS = 0.02"
 
 
 def checkpoints(job):
@@ -630,7 +630,7 @@ def test_f16_sigterm_before_there_is_a_model(job):
 
 def test_f16_later_signals_change_nothing(job, run, monkeypatch):
     """The model is saved, whoever is impatient."""
-    from fm.model import Model
+    from fm.model.model import Model
 
     save = Model.save
 

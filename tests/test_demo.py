@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import fm.cli
-import fm.demo
-from fm.demo import load_survey, split_rows
-from fm.options import command
+import fm.cli.demo
+import fm.cli.main
+from fm.cli.demo import load_survey, split_rows
+from fm.cli.options import command
 
 ROOT = Path(__file__).parents[1]
 ROW = re.compile(r"^(\S.*?)  +(\d\.\d{4})[* ] +(\d\.\d{4})[* ] +(\d+\.\d\d)$", re.M)
@@ -25,8 +25,8 @@ def shown():
     """What ``fm train`` prints without arguments."""
     parts = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fm.demo._say", lambda text: parts.append(text + "\n"))
-        assert fm.cli.main(["train"]) == 0
+        patch.setattr("fm.cli.demo._say", lambda text: parts.append(text + "\n"))
+        assert fm.cli.main.main(["train"]) == 0
     return "".join(parts)
 
 
@@ -108,8 +108,8 @@ def test_three_ratings_change_what_a_new_person_is_told(shown):
 
 def test_answers_of_the_new_people_are_answers_that_somebody_gave():
     table, fields = load_survey()
-    assert set(fm.demo.RATINGS) <= set(table["cuisine"].to_pylist())
-    for stranger in fm.demo.STRANGERS:
+    assert set(fm.cli.demo.RATINGS) <= set(table["cuisine"].to_pylist())
+    for stranger in fm.cli.demo.STRANGERS:
         assert set(stranger) <= set(fields)
         for name, value in stranger.items():
             assert value in table[name].to_pylist()
@@ -119,13 +119,13 @@ def test_a_signal_ends_the_demo(monkeypatch, capsys):
     def interrupt(epoch):
         os.kill(os.getpid(), 2)
 
-    monkeypatch.setattr("fm.demo._say_epoch", interrupt)
-    assert fm.cli.main(["train"]) == 130
+    monkeypatch.setattr("fm.cli.demo._say_epoch", interrupt)
+    assert fm.cli.main.main(["train"]) == 130
     assert "interrupted" in capsys.readouterr().err
 
 
 def test_the_embedded_data_come_with_their_attribution():
-    folder = files("fm.data")
+    folder = files("fm.datasets")
     text = (folder / "food-world-cup.md").read_text()
     for part in ("fivethirtyeight/data", "FiveThirtyEight", "CC BY 4.0", "Changes made"):
         assert part in text

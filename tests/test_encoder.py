@@ -1,4 +1,4 @@
-"""fm.encoder, with fm.columns, fm.choosing and fm.formats.cells: columns -> features, and back."""
+"""fm.encoding, with fm.formats.cells: columns -> features, and back."""
 
 import copy
 import json
@@ -15,8 +15,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fm.columns import Buckets, Numeric, Vocabulary
-from fm.encoder import Encoder
+from fm.encoding.columns import Buckets, Numeric, Vocabulary
+from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError, ModelFileError
 from fm.formats.cells import number_of, text_of
 from fm.formats.tables import read_table

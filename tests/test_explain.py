@@ -16,12 +16,12 @@ import pyarrow.parquet
 import pytest
 from test_explaining import model_of
 
-import fm.cli
-import fm.explain
+import fm.cli.explain
+import fm.cli.main
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
-from fm.encoder import Encoder
+from fm.encoding.encoder import Encoder
 from fm.formats.recordio import write_numpy_to_dense_tensor
-from fm.model import Model, load
+from fm.model.model import Model, load
 
 ROWS = [
     {"user": "ann", "film": "A", "genres": "x|y", "age": "1.5"},
@@ -63,7 +63,7 @@ regressor = pytest.mark.parametrize("task", [REGRESSOR], indirect=True)
 
 def start(*argv):
     try:
-        return fm.cli.main(["explain", *map(str, argv)])
+        return fm.cli.main.main(["explain", *map(str, argv)])
     except SystemExit as err:  # argparse
         return err.code
 
@@ -124,7 +124,7 @@ def test_the_text_is_that_of_model_explain(desk, out):
     ],
 )
 def test_terms_of_any_file_add_up_to_the_scores_that_predict_writes(desk, out, capsys, argv):
-    assert fm.cli.main(["predict", *argv.split(" "), "--raw"]) == 0
+    assert fm.cli.main.main(["predict", *argv.split(" "), "--raw"]) == 0
     scores = [float(line) for line in capsys.readouterr().out.split()]
     found = json.loads(out(*argv.split(" "), "--json"))
     assert [row["row"] for row in found] == [1, 2, 3]
@@ -193,7 +193,7 @@ NAMES = ["o.csv", "o.tsv", "o.jsonl", "o.parquet", "o.csv.gz"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_terms_in_a_file_add_up_to_the_scores(desk, task, out, monkeypatch, name):
-    monkeypatch.setattr(fm.explain, "_TOGETHER", 2)  # three rows are two tables
+    monkeypatch.setattr(fm.cli.explain, "_TOGETHER", 2)  # three rows are two tables
     assert out("m", "t.csv", "-o", name) == ""
     found = read_output(name)
     more = ["probability"] if task == CLASSIFIER else []
@@ -414,7 +414,7 @@ def test_it_never_loads_the_compiler_nor_matplotlib(tmp_path):
 
 
 def test_help_teaches_by_examples(capsys):
-    assert fm.cli.main(["--help"]) == 0
+    assert fm.cli.main.main(["--help"]) == 0
     assert "\n  explain " in capsys.readouterr().out
     assert start("--help") == 0
     found = capsys.readouterr().out

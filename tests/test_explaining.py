@@ -8,14 +8,14 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import fm.interactions
+import fm.explaining.interactions
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
-from fm.encoder import Encoder
+from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
-from fm.explaining import explain
-from fm.interactions import field_interactions, interactions
-from fm.model import Model
-from fm.reading import read
+from fm.explaining.interactions import field_interactions, interactions
+from fm.explaining.terms import explain
+from fm.model.model import Model
+from fm.reading.read import read
 
 TABLE = {
     "user": ["ann", "bob", "ann", "eve"],
@@ -163,7 +163,7 @@ def test_interactions_are_those_of_loops_over_all_rows(X, k, min_count, block):
             met.setdefault(pair, []).append(value)
     wanted = {p: np.mean(v) for p, v in met.items() if len(v) >= min_count}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fm.interactions, "_PAIRS", block)
+        patch.setattr(fm.explaining.interactions, "_PAIRS", block)
         found = interactions(model, sp.csr_matrix(X), k, min_count=min_count)
     assert len(found) == min(k, len(wanted))
     for one in found:

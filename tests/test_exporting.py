@@ -8,10 +8,10 @@ import pytest
 
 from fm.config import TrainConfig
 from fm.errors import ConfigError
-from fm.exporting import export_vectors, to_faiss, to_hnswlib, to_usearch
-from fm.model import Model
-from fm.reading import read
-from fm.recommender import Recommender
+from fm.model.model import Model
+from fm.reading.read import read
+from fm.recommending.recommender import Recommender
+from fm.recommending.vectors import export_vectors, to_faiss, to_hnswlib, to_usearch
 
 
 @pytest.fixture(scope="module")

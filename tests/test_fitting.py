@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from test_optimizers import ALL, ITEMS, ROW_BY_ROW, TASKS, USERS, config_of, planted, same
 
-import fm.fitting
-import fm.state
+import fm.training.fit
+import fm.training.state
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
-from fm.dataset import Dataset
+from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError, FMError, ModelFileError
-from fm.fitting import fit, fit_pass
-from fm.metrics import classification_metrics, metrics_of, regression_metrics
-from fm.reading import read
+from fm.measures.predictions import classification_metrics, metrics_of, regression_metrics
+from fm.reading.read import read
+from fm.training.fit import fit, fit_pass
 
 
 def noisy(task=REGRESSOR, rows=150, **more):
@@ -192,7 +192,7 @@ def test_each_epoch_has_an_order_of_its_own_unless_shuffling_is_off():
 def test_the_calls_an_epoch_is_cut_into_change_nothing(optimizer, monkeypatch):
     data, config = planted(), config_of(optimizer, epochs=3)
     whole = fit(data, config)
-    monkeypatch.setattr(fm.fitting._Trainer, "_rows_per_call", lambda self, padded: 64)
+    monkeypatch.setattr(fm.training.fit._Trainer, "_rows_per_call", lambda self, padded: 64)
     parts = fit(data, config)
     assert same(whole, parts)
     losses = [[entry["loss"] for entry in model.history] for model in (whole, parts)]
@@ -205,7 +205,7 @@ def test_the_way_memory_is_managed_changes_nothing(optimizer, monkeypatch, tmp_p
     data, held_out = noisy(), noisy(seed=2)
     config = overfitting(optimizer, num_factors=20)
     small = fit(data, config, validation=held_out)
-    monkeypatch.setattr(fm.state, "_LARGE", 64)
+    monkeypatch.setattr(fm.training.state, "_LARGE", 64)
     path = tmp_path / "state"
     large = fit(data, config, validation=held_out, checkpoint=path)
     assert same(small, large) and small.history == large.history
@@ -257,15 +257,15 @@ def test_a_training_interrupted_within_an_epoch_resumes_exactly(optimizer, tmp_p
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fm.fitting._Trainer, "_rows_per_call", lambda self, padded: 64)
-        patch.setattr(fm.fitting.Progress, "rows", rows)
+        patch.setattr(fm.training.fit._Trainer, "_rows_per_call", lambda self, padded: 64)
+        patch.setattr(fm.training.fit.Progress, "rows", rows)
         fit(data, config, checkpoint=path)
     assert 0 < sum(calls) % 400  # in the middle of an epoch
     assert same(fit(data, config, checkpoint=path, resume=True), whole)
 
 
 def test_an_interruption_while_the_best_epoch_is_copied_is_no_crash(monkeypatch):
-    real, taken = fm.state.Snapshot.take, []
+    real, taken = fm.training.state.Snapshot.take, []
 
     def take(self, state):
         taken.append(state.epoch)
@@ -273,7 +273,7 @@ def test_an_interruption_while_the_best_epoch_is_copied_is_no_crash(monkeypatch)
             raise KeyboardInterrupt
         real(self, state)
 
-    monkeypatch.setattr(fm.state.Snapshot, "take", take)
+    monkeypatch.setattr(fm.training.state.Snapshot, "take", take)
     model = fit(noisy(), overfitting("sgd"), validation=noisy(seed=2))
     assert model.metrics in model.history
 

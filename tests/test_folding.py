@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import expit
 
-import fm.folding
-from fm.cataloguing import catalogue_of
-from fm.columns import Categorical, Numeric, Vocabulary
+import fm.recommending.folding
+from fm.catalogue.finding import catalogue_of
 from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
-from fm.encoder import Encoder
+from fm.encoding.columns import Categorical, Numeric, Vocabulary
+from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
-from fm.extending import with_feature
-from fm.folding import Folded, Folding, fold_in, fold_ratings, ratings_rows
-from fm.model import Model, load
-from fm.reading import read
+from fm.model.model import Model, load
+from fm.reading.read import read
+from fm.recommending.extending import with_feature
+from fm.recommending.folding import Folded, Folding, fold_in, fold_ratings, ratings_rows
 
 USERS, FILMS, AGES = 12, 9, 3
 TABLE = {
@@ -169,7 +169,7 @@ def test_a_new_item_of_a_ranker_is_compared_with_other_users():
 
 
 def test_a_ranker_draws_from_a_large_catalogue_by_the_seed(monkeypatch):
-    monkeypatch.setattr(fm.folding, "MAX_OTHERS", 4)
+    monkeypatch.setattr(fm.recommending.folding, "MAX_OTHERS", 4)
     model, catalogue = make_model(task=RANKER, num_negatives=2)
     X, _ = ratings_rows(model, catalogue, None, {"f2": 1})
     folding = Folding(model, "user", catalogue=catalogue)
@@ -238,7 +238,7 @@ def test_what_depends_on_the_model_alone_is_kept(rng, monkeypatch):
     model, _ = make_model()
     X = some_rows(model, rng, 2)
     first = fold_in(model, X, [1, 2], "user")
-    monkeypatch.setattr(fm.folding, "Folding", None)
+    monkeypatch.setattr(fm.recommending.folding, "Folding", None)
     assert fold_in(model, X, [1, 2], "user").w == first.w
     assert dataclasses.replace(model).__dict__.get("_foldings") is None
 

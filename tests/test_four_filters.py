@@ -150,8 +150,8 @@ def test_the_untold_id_had_no_part_in_training(script, data, split, table):
 
 
 def test_scores_after_ratings_are_those_of_a_model_with_that_person(script, data, split, table):
-    from fm.extending import with_feature
-    from fm.folding import fold_ratings
+    from fm.recommending.extending import with_feature
+    from fm.recommending.folding import fold_ratings
 
     rows = table.take(pa.array(split.train))
     config = fm.TrainConfig(num_factors=4, epochs=5)

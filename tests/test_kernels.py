@@ -9,8 +9,9 @@ import pytest
 import scipy.sparse as sp
 
 from fm.config import CLASSIFIER, REGRESSOR
-from fm.dataset import Dataset
-from fm.kernels import (
+from fm.data.dataset import Dataset
+from fm.kernels.optimizers import OPTIMIZERS
+from fm.kernels.rows import (
     Clipped,
     Layout,
     Logistic,
@@ -24,7 +25,6 @@ from fm.kernels import (
     shuffle,
     training_kernel,
 )
-from fm.optimizers import OPTIMIZERS
 
 f4 = np.float32
 # AdaGrad and Adam divide a gradient by its own size, so they keep a small one's rounding error.
@@ -93,7 +93,7 @@ def run_kernel(data, task, optimizer, theta, s, orders):
     states = OPTIMIZERS[optimizer].num_states
     kernel = training_kernel(lanes.width, lanes.chunks, csr.entries, csr.onehot, weighted, states)
     loss = Squared() if task == REGRESSOR else Logistic()
-    if optimizer != "sgd" or s.clip < np.inf or s.rescale != 1:  # as fm.fitting does
+    if optimizer != "sgd" or s.clip < np.inf or s.rescale != 1:  # as fm.training.fit does
         loss = Clipped(loss, f4(min(s.clip, 1e6)), f4(s.rescale))
     weight = data.weight if weighted else np.zeros(1, f4)
     scratch, history = np.empty(lanes.padded, f4), []

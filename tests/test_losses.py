@@ -7,8 +7,8 @@ from scipy.special import expit
 from sklearn.metrics import log_loss, mean_squared_error
 
 from fm.config import CLASSIFIER, REGRESSOR
-from fm.kernels import Clipped, Logistic, Squared, loss_terms
-from fm.losses import LOGISTIC, LOSSES, SQUARED
+from fm.kernels.rows import Clipped, Logistic, Squared, loss_terms
+from fm.measures.losses import LOGISTIC, LOSSES, SQUARED
 
 f4 = np.float32
 COMPILED = {REGRESSOR: Squared(), CLASSIFIER: Logistic()}

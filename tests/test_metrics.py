@@ -9,7 +9,7 @@ from scipy.special import expit
 from sklearn import metrics as theirs
 
 from fm.config import CLASSIFIER, REGRESSOR
-from fm.metrics import (
+from fm.measures.predictions import (
     classification_metrics,
     constant_baseline,
     is_better,

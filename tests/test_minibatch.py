@@ -9,12 +9,12 @@ import scipy.sparse as sp
 from test_kernels import FEATURES, RTOL, assert_close, make_data, random_theta
 
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
-from fm.dataset import Dataset
-from fm.fitting import fit
-from fm.kernels import Logistic, Squared, csr_arrays, layout, padded_order
-from fm.metrics import classification_metrics, regression_metrics
-from fm.minibatch import LazyAdam, minibatch_kernel, workspace
-from fm.model import Model
+from fm.data.dataset import Dataset
+from fm.kernels.minibatch import LazyAdam, minibatch_kernel, workspace
+from fm.kernels.rows import Logistic, Squared, csr_arrays, layout, padded_order
+from fm.measures.predictions import classification_metrics, regression_metrics
+from fm.model.model import Model
+from fm.training.fit import fit
 
 f4 = np.float32
 RATES = {"bias": 0.1, "linear": 0.02, "factors": 0.01}  # of the size of the built-in's

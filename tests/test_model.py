@@ -17,15 +17,15 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import fm.model
-from fm.columns import Categorical, Vocabulary
+import fm.model.model
 from fm.config import CLASSIFIER, TrainConfig
-from fm.dataset import Dataset
-from fm.encoder import Encoder
+from fm.data.dataset import Dataset
+from fm.encoding.columns import Categorical, Vocabulary
+from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError, ModelFileError
 from fm.formats import storage
 from fm.formats.storage import atomic_output
-from fm.model import Model, load
+from fm.model.model import Model, load
 
 
 def make_model(rng, n=30, k=5, task="regressor", **more):
@@ -74,7 +74,7 @@ def test_scores_equal_the_sum_over_pairs(rng, engine, k, onehot):
 def test_blocks_of_rows_change_nothing(rng, model, monkeypatch):
     X = sp.random(50, 30, 0.2, format="csr", random_state=1)
     whole = model.scores(X, engine="scipy")
-    monkeypatch.setattr(fm.model, "_BLOCK", 3 * model.num_factors)
+    monkeypatch.setattr(fm.model.model, "_BLOCK", 3 * model.num_factors)
     np.testing.assert_array_equal(model.scores(X, engine="scipy"), whole)
 
 
@@ -88,18 +88,20 @@ def test_scoring_leaves_the_callers_matrix_alone(rng, model):
 def test_large_batches_take_the_compiled_kernel(rng, model, monkeypatch):
     X = sp.random(20, 30, 0.2, format="csr", random_state=3)
     taken = []
-    monkeypatch.setattr("fm.kernels.predict_scores", lambda *_: taken.append(1) or np.zeros(20))
+    monkeypatch.setattr(
+        "fm.kernels.rows.predict_scores", lambda *_: taken.append(1) or np.zeros(20)
+    )
     assert model.scores(X).any() and not taken
-    monkeypatch.setattr(fm.model, "_WARM_WORK", 1)
+    monkeypatch.setattr(fm.model.model, "_WARM_WORK", 1)
     model.scores(X)
     model.scores(X, engine="scipy")
     assert len(taken) == 1
 
 
 def test_auto_falls_back_to_scipy_without_numba(model, monkeypatch):
-    monkeypatch.setattr(fm.model, "_WARM_WORK", 0)
-    monkeypatch.setattr(fm.model, "_COLD_WORK", 0)
-    monkeypatch.setitem(sys.modules, "fm.kernels", None)  # import raises ImportError
+    monkeypatch.setattr(fm.model.model, "_WARM_WORK", 0)
+    monkeypatch.setattr(fm.model.model, "_COLD_WORK", 0)
+    monkeypatch.setitem(sys.modules, "fm.kernels.rows", None)  # import raises ImportError
     X = sp.eye(30, format="csr")
     np.testing.assert_array_equal(model.scores(X), model.scores(X, engine="scipy"))
     with pytest.raises(ImportError):
@@ -109,7 +111,7 @@ def test_auto_falls_back_to_scipy_without_numba(model, monkeypatch):
 def test_engine_scipy_imports_neither_numba_nor_its_friends():
     code = """if True:
         import sys, numpy as np, scipy.sparse as sp
-        from fm.model import Model, load
+        from fm.model.model import Model, load
         from fm.config import TrainConfig
         model = Model(0.0, np.ones(4), np.ones((4, 2)), TrainConfig(num_factors=2))
         model.scores(sp.eye(4, format="csr"), engine="scipy"), model.score_row([1])

@@ -8,13 +8,14 @@ import pytest
 import scipy.sparse as sp
 from test_kernels import RTOL, assert_close, random_theta
 
-from fm import kernels, minibatch
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
-from fm.dataset import Dataset
+from fm.data.dataset import Dataset
 from fm.errors import DivergenceError
-from fm.fitting import fit
-from fm.model import Model
-from fm.state import TrainState
+from fm.kernels import minibatch
+from fm.kernels import rows as kernels
+from fm.model.model import Model
+from fm.training.fit import fit
+from fm.training.state import TrainState
 
 f4 = np.float32
 ROW_BY_ROW = ("sgd", "adagrad", "adam", "ftrl")

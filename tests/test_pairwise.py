@@ -8,9 +8,9 @@ import pytest
 import scipy.sparse as sp
 from test_kernels import RTOL, assert_close, numbers, random_theta, start
 
-from fm.kernels import layout, padded_order
-from fm.optimizers import OPTIMIZERS
-from fm.pairwise import Bpr, Warp, pair_kernel
+from fm.kernels.optimizers import OPTIMIZERS
+from fm.kernels.pairs import Bpr, Warp, pair_kernel
+from fm.kernels.rows import layout, padded_order
 
 f4 = np.float32
 ROWS, ITEMS, CONTEXT, SIDE = 40, 9, 7, 12  # features 0 to 6 are of contexts, 7 to 18 of items

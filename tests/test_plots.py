@@ -7,13 +7,13 @@ import pytest
 from test_explaining import TABLE, model_of
 
 from fm.config import CLASSIFIER
-from fm.encoder import Encoder
+from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError
-from fm.explaining import explain
-from fm.interactions import field_interactions
+from fm.explaining.interactions import field_interactions
+from fm.explaining.terms import explain
 
 pytest.importorskip("matplotlib")
-from fm.plots import bars, heat_map
+from fm.explaining.pictures import bars, heat_map
 
 ROW = {"user": "ann", "film": "B", "genres": "x|y", "age": 1.0}
 

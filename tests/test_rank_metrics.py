@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 
-from fm.rank_metrics import auc, best_of, coverage, means, novelty, others_above, ranking_metrics
+from fm.measures.rankings import (
+    auc,
+    best_of,
+    coverage,
+    means,
+    novelty,
+    others_above,
+    ranking_metrics,
+)
 
 INF = float("inf")
 

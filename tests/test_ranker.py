@@ -11,16 +11,17 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 
-from fm import Dataset, TrainConfig, fit, ranker, read
-from fm.cataloguing import catalogue_of
+from fm import Dataset, TrainConfig, fit, read
+from fm.catalogue.finding import catalogue_of
 from fm.config import RANKER, RANKING_LOSSES
 from fm.errors import ConfigError, DataError, DivergenceError, ModelFileError
 from fm.estimators import FMRanker
-from fm.fitting import fit_pass
-from fm.optimizers import OPTIMIZERS
-from fm.rank_evaluation import evaluate_ranking
-from fm.ranker import Judge, RankTrainer, interactions
-from fm.sampling import alias_table, draw_negatives, known_pairs
+from fm.evaluating.rankings import evaluate_ranking
+from fm.kernels.negatives import alias_table, draw_negatives, known_pairs
+from fm.kernels.optimizers import OPTIMIZERS
+from fm.training import ranker
+from fm.training.fit import fit_pass
+from fm.training.ranker import Judge, RankTrainer, interactions
 
 USERS, ITEMS, TASTES = 120, 40, 4
 
@@ -113,7 +114,7 @@ def test_logistic_is_log_loss_of_rows_and_their_negatives(weighted, rng):
         {part: getattr(full, f"{part}_lr") for part in naive.PARTS},
         {part: getattr(full, f"{part}_wd") for part in naive.PARTS},
     )
-    factor = min(1, 2 / (np.square(data.X.data).sum() / 30))  # as for all sgd: see fm.fitting
+    factor = min(1, 2 / (np.square(data.X.data).sum() / 30))  # as for all sgd: see fm.training.fit
     s.lr = {part: lr * factor for part, lr in s.lr.items()}
     _, items = data.catalogue.rows_of_keys(data.X)
     users = ranker._alike(data.catalogue.contexts(data.X))  # so few items are met again and again

@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 
-from fm.dataset import Dataset
-from fm.encoder import Encoder
+from fm.data.dataset import Dataset
+from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError, UnsupportedFormatError
 from fm.formats.guess import guess_format
 from fm.formats.recordio import write_spmatrix_to_sparse_tensor
 from fm.formats.svmlight import write_libffm, write_libsvm
 from fm.formats.tables import write_table
-from fm.reading import read, read_batches
+from fm.reading.read import read, read_batches
 
 TABLE = {"user": ["ann", "bob", "ann"], "film": [7, 7, 9], "rating": [4.0, 5.0, 1.0]}
 
@@ -410,11 +410,11 @@ def test_frappe_and_svmlight(shared_data):
 
 def test_reading_needs_no_compiler_and_little_time():
     code = (
-        "import sys, fm, fm.reading, fm.encoder; "
+        "import sys, fm, fm.reading.read, fm.encoding.encoder; "
         "assert not {'pyarrow', 'pandas', 'numba', 'sklearn'} & set(sys.modules), 'heavy import'; "
         "fm.read(([[1.0]], [1])); assert 'pyarrow' not in sys.modules; "
         "fm.read({'a': [1, 2], 'y': [0, 1]}); assert 'numba' not in sys.modules; "
-        "fm.encoder.Encoder([]).encode_rows([])"
+        "fm.encoding.encoder.Encoder([]).encode_rows([])"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -422,7 +422,7 @@ def test_reading_needs_no_compiler_and_little_time():
 def test_encoder_alone_needs_no_arrow():
     encoder = Encoder.fit(TABLE, ignore="rating")
     code = (
-        "import sys, json; from fm.encoder import Encoder; "
+        "import sys, json; from fm.encoding.encoder import Encoder; "
         f"e = Encoder.from_dict(json.loads({str(__import__('json').dumps(encoder.to_dict()))!r})); "
         "X = e.encode_rows([{'user': 'bob', 'film': 9.0}]); assert X.indices.tolist() == [2, 5]; "
         "assert 'pyarrow' not in sys.modules and 'pandas' not in sys.modules"

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import fm
-from fm.builtin_artifact import write_artifact
+from fm.cli.demo import load_survey
 from fm.config import TrainConfig
-from fm.demo import load_survey
 from fm.formats.recordio import write_spmatrix_to_sparse_tensor
-from fm.model import Model
+from fm.model.builtin import write_artifact
+from fm.model.model import Model
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
@@ -56,7 +56,7 @@ def desk(tmp_path, monkeypatch, rng):
 
 def as_script():
     """Return all examples as one program, which marks the end of each."""
-    parts = ["import fm.cli"]
+    parts = ["import fm.cli.main"]
     for language, text in BLOCKS:
         if language == "python":
             parts.append(text)
@@ -64,7 +64,7 @@ def as_script():
             for line in text.splitlines():
                 verb, arguments = re.fullmatch(r"python -m fm\.(\w+) (.*)", line).groups()
                 call = [verb, *shlex.split(arguments)]
-                parts.append(f"assert fm.cli.main({call!r}) == 0, {line!r}")
+                parts.append(f"assert fm.cli.main.main({call!r}) == 0, {line!r}")
         parts.append(f"print({MARK!r})")
     return "\n".join(parts)
 

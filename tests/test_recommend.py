@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import fm.cli
-import fm.recommend
-import fm.recommender
+import fm.cli.main
+import fm.cli.recommend
+import fm.recommending.recommender
+from fm.cli.lists import Items, write_text
 from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
 from fm.errors import DataError
-from fm.item_lists import Items, write_text
-from fm.model import Model, load
-from fm.reading import read
+from fm.model.model import Model, load
+from fm.reading.read import read
 
 FILMS = ["Alien", "Brazil", "Casablanca", "Dune", "Eraserhead", "Fargo", "Gilda"]
 KINDS = ["horror", "satire", "drama", "epic", "horror", "satire", "drama"]
@@ -90,7 +90,7 @@ regressor = pytest.mark.parametrize("task", [REGRESSOR], indirect=True)
 
 def start(*argv):
     try:
-        return fm.cli.main(["recommend", "m", *map(str, argv)])
+        return fm.cli.main.main(["recommend", "m", *map(str, argv)])
     except SystemExit as err:  # argparse
         return err.code
 
@@ -200,7 +200,7 @@ def test_contexts(folder, lists, monkeypatch):
 @regressor
 def test_contexts_in_a_file(folder, lists, monkeypatch):
     model = load("m")
-    monkeypatch.setattr(fm.recommender, "BLOCK", 2)  # three rows are two blocks
+    monkeypatch.setattr(fm.recommending.recommender, "BLOCK", 2)  # three rows are two blocks
     text = "user,shoe,hour\nann,41,day\neve,42,night\nbob,,\n"
     (folder / "x.csv").write_text(text)
     found = lists("--input", "x.csv", "-k", 2)
@@ -223,14 +223,14 @@ def test_contexts_in_a_file(folder, lists, monkeypatch):
 def test_all_users_block_by_block(folder, lists, monkeypatch):
     together = lists("--all", "-k", 3)
     assert sorted({row["user"] for row in together}) == USERS
-    monkeypatch.setattr(fm.recommender, "_ITEMS", 9)  # three lists of three
-    original, sizes = fm.recommender.Recommender.recommend, []
+    monkeypatch.setattr(fm.recommending.recommender, "_ITEMS", 9)  # three lists of three
+    original, sizes = fm.recommending.recommender.Recommender.recommend, []
 
     def recommend(self, X, *args, **options):
         sizes.append(X.shape[0])
         return original(self, X, *args, **options)
 
-    monkeypatch.setattr(fm.recommender.Recommender, "recommend", recommend)
+    monkeypatch.setattr(fm.recommending.recommender.Recommender, "recommend", recommend)
     again = lists("--all", "-k", 3)
     assert sizes == [3, 1]
     for user in USERS:
@@ -378,8 +378,8 @@ def test_titles_that_two_items_share():
 
 @pytest.mark.parametrize("new", [False, True])
 def test_reasons_are_the_largest_terms_of_the_item(folder, task, lists, new):
-    from fm.extending import with_feature
-    from fm.folding import fold_ratings
+    from fm.recommending.extending import with_feature
+    from fm.recommending.folding import fold_ratings
 
     model, context = load("m"), {"user": "(new)" if new else "ann", "hour": "day"}
     if new:
@@ -574,10 +574,10 @@ def test_it_never_loads_numba(folder):
 
 
 def test_help_teaches_by_examples(capsys):
-    assert fm.cli.main(["--help"]) == 0
+    assert fm.cli.main.main(["--help"]) == 0
     assert "\n  recommend " in capsys.readouterr().out
     with pytest.raises(SystemExit, match="0"):
-        fm.cli.main(["recommend", "--help"])
+        fm.cli.main.main(["recommend", "--help"])
     assert "fm recommend model/ --user 42" in capsys.readouterr().out
 
 

@@ -14,14 +14,14 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import fm.recommender
-from fm.catalogue import Catalogue
+import fm.recommending.recommender
+from fm.catalogue.catalogue import Catalogue
 from fm.config import TrainConfig
-from fm.dataset import Dataset
+from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
-from fm.model import Model
-from fm.reading import read
-from fm.recommender import Recommender, side_vectors
+from fm.model.model import Model
+from fm.reading.read import read
+from fm.recommending.recommender import Recommender, side_vectors
 
 f4 = np.float32
 COLUMNS = {"categorical": ["user", "hour", "film"], "numeric": ["year"], "multi": ["genres"]}
@@ -242,8 +242,8 @@ def test_ids_of_every_kind():
 
 
 def test_nothing_is_known_of_the_columns_of_a_user_who_was_added():
-    from fm.extending import with_feature
-    from fm.folding import fold_ratings
+    from fm.recommending.extending import with_feature
+    from fm.recommending.folding import fold_ratings
 
     model, told = described(), {"f1": 5, "f4": 1}
     for context in ({}, {"hour": 1}, {"town": "t1"}):
@@ -330,7 +330,7 @@ def test_without_a_user_column():
 
 def test_all_users_in_blocks(monkeypatch):
     _, table, recommender = make()
-    monkeypatch.setattr(fm.recommender, "BLOCK", 2)
+    monkeypatch.setattr(fm.recommending.recommender, "BLOCK", 2)
     blocks = list(recommender.recommend_all(3, candidates=["f1", "f2", "f3", "f4"]))
     ids = [user for users, _ in blocks for user in users]
     assert sorted(ids) == sorted(set(table["user"]))
@@ -341,7 +341,7 @@ def test_all_users_in_blocks(monkeypatch):
 def test_blocks_are_smaller_for_long_lists(monkeypatch):
     _, table, recommender = make()
     assert [recommender.block_size(k) for k in (1, 10, 10**9)] == [4096] * 3
-    monkeypatch.setattr(fm.recommender, "_ITEMS", 24)
+    monkeypatch.setattr(fm.recommending.recommender, "_ITEMS", 24)
     assert [recommender.block_size(k) for k in (1, 5, 12, 10**9)] == [24, 4, 2, 2]  # of 12 films
     sizes = [len(users) for users, _ in recommender.recommend_all(100)]
     assert sizes == [2] * (len(sizes) - 1) + [1] and sum(sizes) == len(set(table["user"]))

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fm.sampling import (
+from fm.kernels.negatives import (
     Rows,
     alias_table,
     draw_negatives,

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from fm.builtin_artifact import write_artifact
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
-from fm.encoder import Encoder
+from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError
 from fm.formats.recordio import (
     read_records,
@@ -24,9 +23,10 @@ from fm.formats.recordio import (
     write_spmatrix_to_sparse_tensor,
 )
 from fm.formats.svmlight import write_libsvm
-from fm.model import Model, load
-from fm.serve import create_app
+from fm.model.builtin import write_artifact
+from fm.model.model import Model, load
 from fm.serving import bodies
+from fm.serving.application import create_app
 from fm.serving.limits import Limits, cores, memory
 from fm.serving.media import ANSWER_TYPES, Refusal, answer_type, content_of_type
 from fm.serving.store import ModelStore
@@ -665,9 +665,9 @@ def test_the_short_way_answers_as_flask_does():
 @pytest.mark.parametrize("short_way", [True, False])
 def test_a_fault_of_ours_is_logged_and_not_told(monkeypatch, caplog, short_way):
     client = create_app(numbered(REGRESSOR), short_way=short_way).test_client()
-    monkeypatch.setattr("fm.serve.predictions", lambda *_: 1 / 0)
+    monkeypatch.setattr("fm.serving.application.predictions", lambda *_: 1 / 0)
     caplog.set_level("ERROR", "fm.serving")
-    monkeypatch.setattr("fm.serve.log.propagate", True)
+    monkeypatch.setattr("fm.serving.application.log.propagate", True)
     response = post(client, to_json(sparse(matrix())))
     assert response.status_code == 500
     assert "division" not in response.text
@@ -678,7 +678,7 @@ def test_no_memory_for_a_body(monkeypatch, client):
     def hungry(*_):
         raise MemoryError
 
-    monkeypatch.setattr("fm.serve.decode", hungry)
+    monkeypatch.setattr("fm.serving.application.decode", hungry)
     refused(post(client, b"{}"), 413, "memory")
 
 
@@ -813,8 +813,8 @@ def test_serving_loads_no_compiler(tmp_path):
     code = f"""
 import sys, pathlib
 import fm.serving.server
-from fm.model import load
-from fm.serve import create_app
+from fm.model.model import load
+from fm.serving.application import create_app
 folder = pathlib.Path({str(tmp_path)!r})
 client = create_app(load(folder / "numbered.safetensors")).test_client()
 for i in range({len(kinds)}):
@@ -845,7 +845,7 @@ print(*sorted(heavy & sys.modules.keys()))
 
 def test_mutated_bodies_are_never_a_fault_of_ours(caplog, monkeypatch):
     """The short form of scripts/bench/fuzz_serve.py."""
-    monkeypatch.setattr("fm.serve.log.propagate", True)
+    monkeypatch.setattr("fm.serving.application.log.propagate", True)
     caplog.set_level("ERROR", "fm.serving")
     rng = random.Random(7)
     seeds = [*encodings(matrix(6)).values()]

@@ -14,15 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_serve_server import serving
 
-import fm.recommender
-from fm.builtin_artifact import write_artifact
-from fm.cataloguing import catalogue_of
+import fm.recommending.recommender
+from fm.catalogue.finding import catalogue_of
 from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
-from fm.dataset import Dataset
-from fm.model import Model, load
-from fm.reading import read
-from fm.serve import create_app
-from fm.serving import bodies, recommending
+from fm.data.dataset import Dataset
+from fm.model.builtin import write_artifact
+from fm.model.model import Model, load
+from fm.reading.read import read
+from fm.serving import bodies
+from fm.serving import lists as recommending
+from fm.serving.application import create_app
 from fm.serving.store import ModelStore
 
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
@@ -239,7 +240,7 @@ def test_the_text_of_an_answer():
 
 def test_a_batch_transform_of_a_file_of_users(monkeypatch):
     monkeypatch.setattr(bodies, "_PIECE", 200)
-    monkeypatch.setattr(fm.recommender, "BLOCK", 7)
+    monkeypatch.setattr(fm.recommending.recommender, "BLOCK", 7)
     client = create_app(MODELS[REGRESSOR], batch=True).test_client()
     rows = [json.dumps({"user": f"u{i % 15}", "k": 2}).encode() + b"\n" for i in range(60)]
     expected = ask(*map(json.loads, rows))
@@ -305,7 +306,7 @@ def described():
 
 def test_lists_are_those_of_python_and_the_command_line(described, tmp_path):
     """Columns left out of a known user are as in training."""
-    from fm.recommend import main
+    from fm.cli.recommend import main
 
     client = create_app(described).test_client()
     described.save(tmp_path / "m")
@@ -696,8 +697,8 @@ def test_recommending_loads_no_compiler(tmp_path):
     code = f"""
 import sys, pathlib
 import fm.serving.server
-from fm.model import load
-from fm.serve import create_app
+from fm.model.model import load
+from fm.serving.application import create_app
 folder = pathlib.Path({str(tmp_path)!r})
 film = {film}
 for path in folder.iterdir():

@@ -18,9 +18,9 @@ import pytest
 
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
 from fm.errors import ConfigError
-from fm.model import Model
-from fm.serve import create_app
+from fm.model.model import Model
 from fm.serving import server
+from fm.serving.application import create_app
 from fm.serving.worker import _bytes_needed
 
 ROOT = Path(server.__file__).parents[2]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fm.errors import ConfigError, DataError
-from fm.splitting import by_time, by_user, leave_one_out
+from fm.evaluating.splits import by_time, by_user, leave_one_out
 
 small = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 4)), max_size=30)
 

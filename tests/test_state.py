@@ -10,10 +10,10 @@ import orjson
 import pytest
 from safetensors.numpy import load_file, save_file
 
-import fm.state
+import fm.training.state
 from fm.config import TrainConfig
 from fm.errors import ModelFileError
-from fm.state import (
+from fm.training.state import (
     Snapshot,
     TrainState,
     aligned_zeros,
@@ -30,7 +30,7 @@ BY_HAND = pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="no madv
 def size(request, monkeypatch):
     """Both ways memory is managed, on arrays of any size."""
     if request.param == "large":
-        monkeypatch.setattr(fm.state, "_LARGE", 64)
+        monkeypatch.setattr(fm.training.state, "_LARGE", 64)
     return request.param
 
 
@@ -59,7 +59,7 @@ def test_arrays_start_at_a_cache_line_and_are_zero(count, size):
 @BY_HAND
 def test_the_tail_that_is_given_back_is_free_memory_again(monkeypatch):
     """Private pages read as zeros once the system has them back; shared ones never leave."""
-    monkeypatch.setattr(fm.state, "_LARGE", 64)
+    monkeypatch.setattr(fm.training.state, "_LARGE", 64)
     page = mmap.PAGESIZE // 4
     array = aligned_zeros(10 * page)
     array[:] = 7
@@ -90,7 +90,7 @@ def test_finish_returns_the_parameters_in_the_unit_of_the_target(k, optimizer, s
 
 @pytest.mark.parametrize("k", [5, 16])
 def test_packing_moves_many_blocks_front_to_back(k, monkeypatch):
-    monkeypatch.setattr(fm.state, "_LARGE", 64)
+    monkeypatch.setattr(fm.training.state, "_LARGE", 64)
     state = TrainState(TrainConfig(optimizer="adagrad", num_factors=k).resolved(), 300_000)
     state.V[:] = np.arange(300_000, dtype=np.float32)[:, None] + np.arange(k, dtype=np.float32) / 8
     expected = state.V.copy()
@@ -288,7 +288,7 @@ KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
 from fm.config import TrainConfig
-from fm.state import TrainState, load_checkpoint, save_checkpoint
+from fm.training.state import TrainState, load_checkpoint, save_checkpoint
 
 path = Path(sys.argv[1])
 config = TrainConfig(optimizer="adagrad", num_factors=16).resolved()

@@ -13,17 +13,17 @@ import time
 import numpy as np
 import pytest
 
-import fm.cli
-import fm.predict
-import fm.train
+import fm.cli.main
+import fm.cli.predict
+import fm.cli.train
+from fm.cli.evaluate import evaluate
+from fm.cli.options import EXIT_INTERRUPTED, EXIT_WRONG
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig, parameters
-from fm.dataset import Dataset
-from fm.evaluate import evaluate
-from fm.fitting import fit
+from fm.data.dataset import Dataset
 from fm.formats.svmlight import write_libsvm
-from fm.model import load
-from fm.options import EXIT_INTERRUPTED, EXIT_WRONG
-from fm.reading import read
+from fm.model.model import load
+from fm.reading.read import read
+from fm.training.fit import fit
 
 HEADER = "user,film,rating\n"
 
@@ -44,7 +44,7 @@ def desk(tmp_path, monkeypatch, rng):
 
 def train(*arguments):
     """Run the command in this process; return its exit code."""
-    return fm.cli.main(["train", *map(str, arguments)])
+    return fm.cli.main.main(["train", *map(str, arguments)])
 
 
 def start(*arguments, **options):
@@ -107,7 +107,7 @@ def test_ratings_of_movielens(desk, shared_data, capsys):
 
 def test_without_arguments_the_demo_runs(monkeypatch):
     called = []
-    monkeypatch.setattr("fm.demo.main", lambda: called.append(1) or 0)
+    monkeypatch.setattr("fm.cli.demo.main", lambda: called.append(1) or 0)
     assert train() == 0
     assert called == [1]
 
@@ -124,7 +124,7 @@ def test_every_hyperparameter_is_an_option_in_both_spellings(parameter):
         value = {bool: True, int: 7, float: 0.25}[parameter.kind]
     text = str(value).lower() if parameter.kind is bool else str(value)
     for name in (parameter.name, parameter.name.replace("_", "-")):
-        args = fm.train._parse(["data.csv", f"--{name}", text])
+        args = fm.cli.train._parse(["data.csv", f"--{name}", text])
         assert parameter.parse(getattr(args, parameter.name)) == value
 
 
@@ -227,17 +227,17 @@ def test_libsvm_test_files_count_from_where_the_training_file_does(desk, capsys,
     assert train("train.libsvm", "--test", "test.libsvm", "--num-factors", "1") == 0
     out = capsys.readouterr().out
     assert float(re.search(r"^test +rmse ([\d.]+)", out, re.M)[1]) < 0.3
-    assert fm.predict.main(["model.safetensors", "test.libsvm"]) == 0  # the model remembers it
+    assert fm.cli.predict.main(["model.safetensors", "test.libsvm"]) == 0  # the model remembers it
     predicted = np.loadtxt(capsys.readouterr().out.splitlines())
     assert np.abs(predicted - (np.arange(90.0) % 3)[np.arange(90) % 3 > 0]).max() < 0.5
     content = (desk / "test.libsvm").read_bytes()
     for verb in ("predict", "evaluate", "explain"):  # also of what comes on standard input
-        assert fm.cli.main([verb, "model.safetensors", "test.libsvm"]) == 0
+        assert fm.cli.main.main([verb, "model.safetensors", "test.libsvm"]) == 0
         expected = capsys.readouterr().out
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
-        assert fm.cli.main([verb, "model.safetensors", "-"]) == 0
+        assert fm.cli.main.main([verb, "model.safetensors", "-"]) == 0
         assert capsys.readouterr().out == expected
-    assert fm.cli.main(["convert", "test.libsvm", "test.recordio", "--zero-based"]) == 0
+    assert fm.cli.main.main(["convert", "test.libsvm", "test.recordio", "--zero-based"]) == 0
     assert train("train.libsvm", "--test", "test.recordio", "--epochs", 1) == 0
 
 
@@ -406,7 +406,8 @@ def test_after_an_interruption_it_is_said_whether_there_is_a_checkpoint(
 
     if written:
         assert train("train.csv", "--epochs", "2", "--checkpoint", "c", "--quiet") == 0
-    monkeypatch.setattr("fm.fitting.Progress.rows" if not written else "fm.fitting.Progress.epoch",
+    monkeypatch.setattr("fm.training.fit.Progress.rows" if not written else
+    "fm.training.fit.Progress.epoch",
                         epoch)  # fmt: skip
     argv = ("train.csv", "--epochs", "9", "--checkpoint", "c", "--resume")
     assert train(*argv) == EXIT_INTERRUPTED
@@ -499,7 +500,7 @@ def test_an_old_model_stays_until_the_new_one_is_complete(desk, monkeypatch, cap
 
 def test_underscores_become_dashes_in_names_of_options_only():
     given = ["my_file.csv", "--num_factors=3", "--target", "a_b", "--", "--x_y"]
-    assert fm.train._with_dashes(given) == [
+    assert fm.cli.train._with_dashes(given) == [
         "my_file.csv", "--num-factors=3", "--target", "a_b", "--", "--x_y",
     ]  # fmt: skip
 
@@ -557,7 +558,7 @@ def test_the_command_after_a_ranker_without_users_works(desk, capsys, table):
     options = ["--predictor-type", "ranker", "--item", "film", "--num-factors", "2"]
     assert train("met.csv", *options, "--header", "--epochs", "1") == 0
     words = shlex.split(capsys.readouterr().out.splitlines()[-1])
-    assert fm.cli.main(["recommend", *words[words.index("fm.recommend") + 1 :]]) == 0
+    assert fm.cli.main.main(["recommend", *words[words.index("fm.recommend") + 1 :]]) == 0
     assert "rank" in (desk / "lists.csv").read_text()
 
 

@@ -1,8 +1,8 @@
 """Cells: what one cell of a table means. Floor 1.
 
 Decided here: which text or number a cell is, each rule once for a Python value and once for an
-Arrow array. Not decided here: which features it becomes (``fm.columns``), or how bytes become cells
-(``fm.formats.tables``).
+Arrow array. Not decided here: which features it becomes (``fm.encoding.columns``), or how bytes
+become cells (``fm.formats.tables``).
 
 **What a value is.** Categories are texts. A number has one spelling wherever it comes from, so
 that a model trained on a file understands a frame or a JSON request: the integer 42, the text
@@ -388,8 +388,8 @@ _EXPECTED = {
     "target": ("a number", "correct the cell; for two classes write 0 and 1"),
     "weight": ("a number", "correct the cell"),
     "categorical": ("one value", "for lists name the column in multi= or history="),
-    "multi": ("a list of values, or a text", "see the column kinds of fm.encoder"),
-    "history": ("a list of values, or a text", "see the column kinds of fm.encoder"),
+    "multi": ("a list of values, or a text", "see the column kinds of fm.encoding.encoder"),
+    "history": ("a list of values, or a text", "see the column kinds of fm.encoding.encoder"),
     "numeric": (
         "a finite number",
         "correct the cell, empty it if the number is missing, or use the column as categorical",

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from fm.dataset import checked_csr
+from fm.data.dataset import checked_csr
 from fm.errors import DataError, UnsupportedFormatError
 from fm.formats.files import Growing, content_of, looks_like
 from fm.formats.lockstep import PAD, decode_canonical

@@ -27,7 +27,7 @@ import numpy as np
 import orjson
 import scipy.sparse as sp
 
-from fm.dataset import checked_csr
+from fm.data.dataset import checked_csr
 from fm.errors import ConfigError, DataError, UnsupportedFormatError
 from fm.formats.files import Growing, column_of, content_of, looks_like, ragged
 

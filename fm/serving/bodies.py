@@ -14,7 +14,7 @@ INSTANCE        | dense: ``{"features": [1.5, 0, 2]}``, a value for each feature
                 | ``{"data": {"features": {"values": [1.5, 0, 2]}}}``
                 | sparse: ``{"data": {"features": {"keys": [0, 2], "values": [1.5, 2]}}}``
                 | named: ``{"user": "42", "film": "Alien (1979)"}``, if the model knows columns
-                | with ``"k": 10``: a context to recommend items for (``fm.serving.recommending``)
+                | with ``"k": 10``: a context to recommend items for (``fm.serving.lists``)
 CSV             the model's columns, with or without a line that names them; or a value for each
                 feature
 libsvm          ``LABEL INDEX:VALUE ...``; the label may be left out and is not used
@@ -42,11 +42,11 @@ import scipy.sparse as sp
 from fm.errors import DataError, FMError
 from fm.formats.recordio import read_csr
 from fm.formats.svmlight import read_libsvm
-from fm.losses import LOGISTIC
-from fm.model import Model
+from fm.measures.losses import LOGISTIC
+from fm.model.model import Model
+from fm.serving.lists import OPTIONS, Asked, Asking
 from fm.serving.media import CSV, JSON, JSONLINES, LIBSVM, RECORDIO, Content, Refusal
 from fm.serving.media import shown as _shown
-from fm.serving.recommending import OPTIONS, Asked, Asking
 
 _PIECE = 1 << 17  # bytes of JSON parsed at a time: some milliseconds
 _HEAD = re.compile(rb'\s*\{\s*"instances"\s*:\s*\[')

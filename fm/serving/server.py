@@ -41,8 +41,8 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from fm.errors import ConfigError
-from fm.model import load
-from fm.serve import create_app, log, warm_up
+from fm.model.model import load
+from fm.serving.application import create_app, log, warm_up
 from fm.serving.limits import Limits
 from fm.serving.store import ModelStore
 from fm.serving.worker import MOST_WORKERS, Worker
@@ -98,7 +98,7 @@ def run_server(
     model_bytes : int, optional
         What the models of a multi-model endpoint may take together.
     default_accept, batch
-        See :func:`fm.serve.create_app`.
+        See :func:`fm.serving.application.create_app`.
     access_log : bool
         Whether every request is logged, to standard output.
 

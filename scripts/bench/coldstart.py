@@ -8,7 +8,7 @@ every line. People with ten ratings or fewer are left out of the test. Lines:
 
 mean of all, mean of the item   of the training rows
 unknown                         the model without the person: the unknown feature and the fields
-fold-in                         fm.folding; 0 ratings: the mean of the prior
+fold-in                         fm.recommending.folding; 0 ratings: the mean of the prior
 fold-in, isotropic prior        the same with one variance for w and one for all factors
 retrained                       fm.fit on the training rows and the ratings of all new people
 
@@ -29,13 +29,13 @@ import numpy as np
 import pyarrow as pa
 from datasets import find
 
+from fm.cli.demo import load_survey
 from fm.config import TrainConfig
-from fm.demo import load_survey
-from fm.fitting import fit
-from fm.folding import Folding
-from fm.metrics import regression_metrics
-from fm.model import Model
-from fm.reading import read
+from fm.measures.predictions import regression_metrics
+from fm.model.model import Model
+from fm.reading.read import read
+from fm.recommending.folding import Folding
+from fm.training.fit import fit
 
 LEFT_OUT = 0.2
 COUNTS = (0, 1, 3, 5, 10)

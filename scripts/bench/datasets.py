@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 
-from fm.dataset import Dataset
+from fm.data.dataset import Dataset
 
 Split = tuple[Dataset, Dataset]
 

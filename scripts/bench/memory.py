@@ -14,8 +14,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm.config import TrainConfig
-from fm.dataset import Dataset
-from fm.fitting import fit
+from fm.data.dataset import Dataset
+from fm.training.fit import fit
 
 CASES = [
     # rows, entries per row, features, factors, optimizer, validation fraction

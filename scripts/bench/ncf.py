@@ -30,7 +30,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm import Dataset, TrainConfig, fit
-from fm.cataloguing import catalogue_of
+from fm.catalogue.finding import catalogue_of
 
 SETTINGS: dict[str, Any] = {
     "optimizer": "sgd", "ranking_loss": "logistic", "num_negatives": 8, "epochs": 128,

@@ -19,9 +19,9 @@ import datasets
 import numpy as np
 
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
-from fm.dataset import Dataset
-from fm.fitting import fit
-from fm.metrics import classification_metrics, log_odds, regression_metrics
+from fm.data.dataset import Dataset
+from fm.measures.predictions import classification_metrics, log_odds, regression_metrics
+from fm.training.fit import fit
 
 Score = Callable[[Dataset, Dataset, int], np.ndarray]
 

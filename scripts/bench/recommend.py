@@ -31,10 +31,10 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg.blas import sasum
 
-from fm.catalogue import Catalogue, FeatureIds
+from fm.catalogue.catalogue import Catalogue, FeatureIds
 from fm.config import TrainConfig
-from fm.model import Model
-from fm.recommender import Recommender
+from fm.model.model import Model
+from fm.recommending.recommender import Recommender
 
 FACTORS = 64
 SAMPLE = 64  # users scored by Model.scores

@@ -39,8 +39,8 @@ import scipy.sparse as sp
 
 from fm.config import CLASSIFIER, TrainConfig
 from fm.formats.recordio import write_spmatrix_to_sparse_tensor
-from fm.model import Model
-from fm.serve import create_app
+from fm.model.model import Model
+from fm.serving.application import create_app
 
 USERS, FILMS = 943, 1682
 WIDTH = USERS + FILMS

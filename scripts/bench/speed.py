@@ -28,13 +28,13 @@ import scipy.sparse as sp
 from numba import njit
 
 from fm.config import TrainConfig
-from fm.dataset import Dataset
-from fm.fitting import fit
-from fm.jit import jit
-from fm.kernels import Squared, csr_arrays, layout, padded_order, training_kernel
-from fm.optimizers import OPTIMIZERS
-from fm.simd import index, prefetch, vadd, vload, vsplat, vstore
-from fm.state import aligned_zeros
+from fm.data.dataset import Dataset
+from fm.kernels.jit import jit
+from fm.kernels.optimizers import OPTIMIZERS
+from fm.kernels.rows import Squared, csr_arrays, layout, padded_order, training_kernel
+from fm.kernels.simd import index, prefetch, vadd, vload, vsplat, vstore
+from fm.training.fit import fit
+from fm.training.state import aligned_zeros
 
 f4 = np.float32
 
@@ -245,7 +245,7 @@ def measure(shape: Shape, optimizer: str, rounds: int, with_modern: bool) -> Non
 
 def scoring(rounds: int) -> None:
     """Time scoring a batch and a single row."""
-    from fm.model import Model
+    from fm.model.model import Model
 
     shape = SHAPES["c16"]._replace(rows=200_000)
     data = make(shape)

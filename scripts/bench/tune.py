@@ -16,10 +16,10 @@ import datasets
 import numpy as np
 
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
-from fm.dataset import Dataset
+from fm.data.dataset import Dataset
 from fm.errors import DivergenceError
-from fm.fitting import fit
-from fm.metrics import metrics_of
+from fm.measures.predictions import metrics_of
+from fm.training.fit import fit
 
 
 def candidate(rng: np.random.Generator, optimizer: str) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""Items, users, and who met what."""

@@ -1,0 +1,1 @@
+"""The verbs: options, output, messages."""

@@ -1,0 +1,335 @@
+"""Lists of items: what items are called, why they are in a list, and how it is shown. Floor 4.
+
+Decided here: names of items (ids and titles), which terms of a score are its reasons, and the text
+that people read. Not decided here: which items are best (``fm.recommending.recommender``), whom
+they are for (``fm.cli.recommend``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import scipy.sparse as sp
+
+from fm.cli.predict import WRITERS as PREDICTIONS
+from fm.errors import ConfigError, DataError
+from fm.explaining.terms import one_line
+from fm.formats.cells import number_of, text_of
+from fm.recommending.recommender import Recommendations, Recommender
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_PAIRS = 200  # listed of an explanation: all of them, unless a row has more than 20 entries
+_REASONS = 3
+_TITLES = ("title", "name")  # columns of titles, unless another is named
+
+log = logging.getLogger("fm")
+
+
+class Items:
+    """What the items are called: by id, and by title where there are titles.
+
+    Parameters
+    ----------
+    ids : sequence of str
+        All items.
+    titles : mapping of str to str
+        Id to title, perhaps of some items only; empty: there are no titles.
+    column : str
+        What the ids are called, for messages.
+
+    Examples
+    --------
+    >>> items = Items(["7", "8"], {"7": "Alien"}, "film")
+    >>> items.id_of("8"), items.id_of("Alien")
+    ('8', '7')
+    """
+
+    def __init__(self, ids: Sequence[str], titles: Mapping[str, str], column: str) -> None:
+        self.titles, self._column = titles, column
+        self._known = set(ids) if titles else set()
+        self._ids: dict[str, list[str]] = {}  # of each title
+        for item in self._known & titles.keys():
+            self._ids.setdefault(titles[item], []).append(item)
+
+    def id_of(self, item: str) -> str:
+        """Return the id of an item that is named by its id or its title.
+
+        Raises
+        ------
+        DataError
+            If there are titles, and it is neither an id nor the title of one item.
+        """
+        if not self.titles or item in self._known:
+            return item  # without titles it is the catalogue that knows the items
+        found = sorted(self._ids.get(item, []))
+        if len(found) > 1:
+            raise DataError(
+                f"{self._column}: expected one item, found {len(found)} called {item!r}; name it "
+                f"by its id ({', '.join(found)})"
+            )
+        if not found:
+            close = difflib.get_close_matches(item, self._ids, n=1, cutoff=0.5)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise DataError(
+                f"{self._column}: expected the id or title of an item, found {item!r}{meant}"
+            )
+        return found[0]
+
+    def table(
+        self, labels: Mapping[str, Any], ranks: Any, ids: list[str], kind: str, scores: Any
+    ) -> pa.Table:
+        """Return a table of items: labels, rank, item, title if there are titles, and score."""
+        import pyarrow as pa
+
+        columns = {"rank": ranks, "item": pa.array(ids, pa.string())}
+        if self.titles:
+            columns["title"] = pa.array([self.titles.get(item) for item in ids], pa.string())
+        columns[kind] = scores
+        taken = {*columns, "why"}
+        named = {f"context_{name}" if name in taken else name: labels[name] for name in labels}
+        return pa.table({**named, **columns})
+
+
+# -- what is told of items in files ----------------------------------------------------------------
+
+
+def items_in(
+    recommender: Recommender,
+    items: str | None,
+    titles: str | None,
+    *,
+    title: str | None,
+    key: str | None,
+) -> tuple[Recommender, Items]:
+    """Return a recommender of the items that are asked for, and what these are called.
+
+    Parameters
+    ----------
+    recommender : Recommender
+    items : str or None
+        File of a table of the items that may be recommended; None: those of `recommender`.
+    titles : str or None
+        File of a table of titles; None: that of `items`, if it has a column of them.
+    title, key : str or None
+        The columns of titles and ids. None: called `title` or `name`, and as in the training data;
+        else, and not so in `items` for the title, the second and the first.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such column.
+    DataError
+        If a table cannot be read, or has no titles of the items.
+    """
+    from fm.formats.tables import read_table
+
+    column = recommender.catalogue.item
+    expect = [name for name in (key, title, column, *_TITLES) if name]
+    paths = [path for path in dict.fromkeys((items, titles)) if path is not None]
+    tables = {path: read_table(path, expect=expect) for path in paths}
+    if items is not None:
+        by_id = _column("--id", key, tables[items], [column], 0)
+        recommender = recommender.with_items(tables[items], item=by_id)
+    found: dict[str, Any] = {}
+    if paths:
+        table = tables[paths[-1]]
+        by_id = _column("--id", key, table, [column], 0)
+        by_title = _column("--title", title, table, _TITLES, None if titles is None else 1)
+        if by_title is not None:
+            cells = (map(text_of, table[name].to_pylist()) for name in (by_id, by_title))
+            found = {item: text for item, text in zip(*cells, strict=True) if item and text}
+            if not any(item in found for item in recommender.catalogue.item_ids):
+                raise DataError(
+                    f"{paths[-1]}: expected ids of the model's items in column {by_id}, found "
+                    "none; say which column it is with --id"
+                )
+    return recommender, Items(recommender.catalogue.item_ids, found, column)
+
+
+def _column(
+    option: str, given: str | None, table: pa.Table, usual: Sequence[str], last: int | None
+) -> Any:
+    """Return the column that is given, or a usual one, or the one at place `last`, or None."""
+    found = table.column_names
+    if given is not None:
+        if given not in found:
+            raise ConfigError(f"{option}: expected one of {', '.join(found)}, found {given!r}")
+        return given
+    known = next((name for name in found if name in usual or name.lower() in usual), None)
+    if known is not None or last is None:
+        return known
+    return found[min(last, len(found) - 1)]
+
+
+def candidates_in(
+    path: str | None, exclude: Sequence[str], recommender: Recommender, items: Items
+) -> list[str] | None:
+    """Return the ids in a text (None: all ids) without those to exclude; None: all of them."""
+    from fm.formats.files import read_bytes
+
+    if path is None and not exclude:
+        return None
+    catalogue = recommender.catalogue
+    numbers = np.arange(catalogue.num_items)
+    if path is not None:
+        lines = read_bytes(path).decode(errors="replace").splitlines()
+        wanted = [items.id_of(line.strip()) for line in lines if line.strip()]
+        if not wanted:
+            raise DataError(f"{path}: expected an item in each line, found none")
+        numbers = catalogue.item_numbers(wanted)
+    left_out = catalogue.item_numbers(map(items.id_of, exclude))
+    return [catalogue.item_ids[number] for number in np.setdiff1d(numbers, left_out).tolist()]
+
+
+def ratings_in(path: str, recommender: Recommender, items: Items) -> dict[str, float]:
+    """Return the ratings in a table of items and ratings; the last one of an item counts."""
+    from fm.formats.tables import read_table
+    from fm.reading.read import TARGETS
+
+    column = recommender.catalogue.item
+    table = read_table(path, expect=(column, *TARGETS))
+    by_item = _column("", None, table, [column], 0)
+    by_rating = _column("", None, table, TARGETS, 1)
+    ratings: dict[str, float] = {}
+    for cell, value in zip(*(table[c].to_pylist() for c in (by_item, by_rating)), strict=True):
+        try:
+            item, rating = text_of(cell), number_of(value)
+        except ValueError:
+            item, rating = None, None
+        if item is None or rating is None:
+            raise DataError(
+                f"{path}: expected an item in column {by_item} and its rating in column "
+                f"{by_rating}, found {cell!r} and {value!r}"
+            )
+        ratings[items.id_of(item)] = rating
+    return ratings
+
+
+# -- lists -----------------------------------------------------------------------------------------
+
+
+def with_reasons(
+    table: pa.Table, recommender: Recommender, X: sp.csr_matrix, best: Recommendations
+) -> pa.Table:
+    """Return a table of lists with a column `why`: what adds most to the score of each item.
+
+    Terms without the item's side are left out: they are the same in a whole list. The item itself
+    is called as its column; which one it is, is said beside it. Negative terms come last.
+
+    Parameters
+    ----------
+    table : Table
+        The lists, a row for each item.
+    recommender : Recommender
+    X : csr_matrix
+        The contexts.
+    best : Recommendations
+        The same lists, one for each context.
+    """
+    import pyarrow as pa
+
+    model, catalogue = recommender.model, recommender.catalogue
+    result: list[str] = []
+    for row, rank in zip(*np.nonzero(best.numbers >= 0), strict=True):
+        number = best.numbers[row, rank]
+        found = model.explain(X[row] + catalogue.items[number], pairs=_PAIRS)
+        called = {name: name for name, _ in found.linear}
+        if (key := catalogue.item_keys[number]) >= 0:
+            called[model.feature_name(key)] = catalogue.item
+        of_item = {found.linear[i][0] for i in np.flatnonzero(catalogue.item_side[found.features])}
+        terms = [(called[a], value) for a, value in found.linear if a in of_item]
+        terms += [
+            (f"{called[a]} x {called[b]}", value)
+            for a, b, value in found.pairs
+            if a in of_item or b in of_item
+        ]
+        terms = sorted((term for term in terms if term[1]), key=lambda term: -term[1])
+        result.append(", ".join(f"{value:+.2g} {name}" for name, value in terms[:_REASONS]))
+    return table.append_column("why", pa.array(result, pa.string()))
+
+
+def warn_of_strangers(recommender: Recommender, users: Any, X: sp.csr_matrix) -> None:
+    """Say which users (Arrow; None: the contexts name none) the model does not know."""
+    if users is None:
+        return
+    numbers, told = recommender.catalogue.rows_of_keys(X)[0], users.to_pylist()
+    strangers = [u for u, number in zip(told, numbers, strict=True) if number < 0 and u is not None]
+    if strangers:
+        log.warning(
+            "users not in the training data: %s; their lists are what the model says of unknown "
+            "users",
+            _shown(strangers),
+        )
+
+
+def warn_of_nothing(labels: Mapping[str, Any], best: Recommendations) -> None:
+    """Say which lists are empty; labels are columns of Arrow."""
+    empty = np.flatnonzero((best.numbers < 0).all(axis=1))
+    if empty.size:
+        name = next(iter(labels), None)
+        whose = "" if name is None else f" to {name} {_shown(labels[name].take(empty).to_pylist())}"
+        log.warning("no item is left to recommend%s", whose)
+
+
+def _shown(values: Sequence[Any]) -> str:
+    """Return the first of some values.
+
+    Examples
+    --------
+    >>> _shown([1, 2]), _shown(["a"] * 9)
+    ('1, 2', 'a, a, a and 6 more')
+    """
+    text = ", ".join(one_line(str(value), 40) for value in values[:3])
+    return text + (f" and {len(values) - 3} more" if len(values) > 3 else "")
+
+
+def write_text(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
+    """Write lists for people to read; a list begins at rank 1, under what it is for."""
+    between: list[str] = []
+    for table in tables:
+        labels = table.column_names[: table.column_names.index("rank")]
+        shown = [name for name in table.column_names[len(labels) :] if name != "why"]
+        shown.sort(key=lambda name: name in _NAMES)  # numbers first
+        rows = table.to_pylist()
+        starts = [i for i, row in enumerate(rows) if row["rank"] == 1]
+        for start, end in zip(starts, [*starts[1:], len(rows)], strict=False):
+            told = [f"{name} {rows[start][name]}" for name in labels]
+            lines = [one_line(", ".join(told), 100)] if labels else []
+            lines += _lines(rows[start:end], shown)
+            file.write(("\n".join([*between, *lines]) + "\n").encode())
+            between = [""]
+
+
+_NAMES = ("item", "title", "first", "second")
+
+
+def _lines(rows: list[dict[str, Any]], shown: list[str]) -> list[str]:
+    """Return the lines of one list."""
+    cells = [shown, *([_cell(row[name]) for name in shown] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for texts, row in zip(cells, [{}, *rows], strict=True):
+        columns = zip(texts, widths, shown, strict=True)
+        aligned = (f"{t:<{w}}" if name in _NAMES else f"{t:>{w}}" for t, w, name in columns)
+        lines.append("  ".join(aligned).rstrip())
+        if "why" in row:
+            lines.append(f"{'':{widths[0]}}  {one_line(row['why'], 120)}")
+    return lines
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "" if value is None else one_line(str(value), 60)
+
+
+WRITERS: dict[str, Callable[[BinaryIO, Iterator[Any]], None]] = {
+    "table": write_text,
+    **{name: PREDICTIONS[name] for name in ("csv", "tsv", "jsonl", "parquet")},
+}

@@ -1,0 +1,506 @@
+"""What the command lines share: options that describe the data, and how a program ends.
+
+Floor 4. Decided here: names and meaning of the options that say how a file is read, how outputs
+are opened, the form of messages (advice in them names options, not arguments of Python), and exit
+codes: 0 done, 2 wrong use, data or model (one line on standard error), 130 interrupted, 141 nobody
+reads our output any more (as `head` leaves a pipe).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import errno
+import gzip
+import logging
+import os
+import re
+import shlex
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
+
+import orjson
+
+from fm.config import parameters
+from fm.errors import ConfigError, DataError, FMError
+from fm.formats.storage import atomic_output
+
+if TYPE_CHECKING:
+    from fm.encoding.encoder import Encoder
+
+EXIT_WRONG = 2
+EXIT_INTERRUPTED = 130
+EXIT_CLOSED_PIPE = 141
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser with examples in its help, whose complaints are one line.
+
+    Parameters
+    ----------
+    prog : str
+        Name of the program, such as ``"fm predict"``.
+    description : str
+        What it does.
+    examples : str
+        Lines of commands with comments, shown at the end of the help.
+    """
+
+    def __init__(self, prog: str, description: str, examples: str) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,  # a new option must not change what an old command means
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with one line; argparse would print the usage too."""
+        self.exit(EXIT_WRONG, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def add_data_options(
+    parser: argparse.ArgumentParser, *, target: bool = True, columns: bool = True
+) -> None:
+    """Add the options that describe a data file.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Where to add them.
+    target : bool
+        Whether the program uses targets and weights.
+    columns : bool
+        Whether the program chooses columns; not so where a model's encoder has chosen.
+    """
+    form = parser.add_argument_group("form of the data")
+    form.add_argument(
+        "--format",
+        choices=("libsvm", "libffm", "csv", "tsv", "parquet", "recordio"),
+        help="format of the file; not given: told from its name and first bytes",
+    )
+    form.add_argument(
+        "--delimiter", metavar="CHAR", help="what separates the cells of a text table"
+    )
+    form.add_argument(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="whether the first line of a text table names the columns; not given: guessed",
+    )
+    form.add_argument(
+        "--names",
+        type=names,
+        action="extend",
+        metavar="NAME,...",
+        help="names for the columns of a text table without a header",
+    )
+    form.add_argument(
+        "--zero-based",
+        action=argparse.BooleanOptionalAction,
+        help="whether libsvm calls the first feature 0; not given: 1, if the file has no 0. Say "
+        "it for test files, which may lack the first feature by chance",
+    )
+    if target:
+        group = parser.add_argument_group("what is predicted")
+        group.add_argument(
+            "--target",
+            metavar="NAME",
+            help="column with the target; not given: rating, label, target, y or click",
+        )
+        group.add_argument("--weight", metavar="NAME", help="column with the weight of each row")
+    if not columns:
+        return
+    group = parser.add_argument_group(
+        "columns",
+        "Lists are separated by commas, or the option is repeated. If no column is named,\n"
+        "all but target and weight are used: decimal numbers as numeric, lists as multi,\n"
+        "the others as categorical.",
+    )
+    for kind, text in _COLUMN_KINDS.items():
+        group.add_argument(
+            f"--{kind}", type=names, action="extend", metavar="NAME,...", default=[], help=text
+        )
+    group.add_argument(
+        "--separator", metavar="TEXT", help='separates the values of a multi or history cell ("|")'
+    )
+    group.add_argument(
+        "--standardize",
+        action="store_true",
+        help="scale numeric columns to mean 0 and standard deviation 1",
+    )
+    group.add_argument(
+        "--min-count",
+        type=positive,
+        metavar="N",
+        help="values in fewer rows share the unknown feature of their column",
+    )
+    group.add_argument(
+        "--hash-dim",
+        type=positive,
+        metavar="N",
+        help="hash the values of each column into N features instead of listing them",
+    )
+    group = parser.add_argument_group(
+        "recommending",
+        "Not given: columns called user, user_id, ...; item, movie, film, product, ...",
+    )
+    group.add_argument(
+        "--user", metavar="NAME", help="column of the users, or a range of features such as 0:943"
+    )
+    group.add_argument(
+        "--item",
+        metavar="NAME",
+        help="column of the items, or a range of features such as 943:2625",
+    )
+    group.add_argument(
+        "--item-columns",
+        type=names,
+        action="extend",
+        metavar="NAME,...",
+        help="columns that describe an item; not given: those with one value for each item",
+    )
+    group.add_argument(
+        "--no-keep-seen",
+        dest="keep_seen",
+        action="store_false",
+        default=None,
+        help="do not keep in the model who met which item (it is left out when recommending)",
+    )
+
+
+_SINGLE = (
+    "format",
+    "delimiter",
+    "header",
+    "zero_based",
+    "target",
+    "weight",
+    "min_count",
+    "hash_dim",
+    "user",
+    "item",
+    "item_columns",
+    "keep_seen",
+)
+_COLUMN_KINDS = {
+    "categorical": "columns with one value in each row: ids, names, codes",
+    "numeric": "columns with numbers",
+    "multi": 'columns with sets of values, such as "Action|Comedy"',
+    "history": "columns with sets of values, weighted by 1/sqrt(how many): rated or bought things",
+    "ignore": "columns to leave out when no others are named",
+}
+
+
+def data_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of :func:`add_data_options` as keyword arguments of :func:`fm.read`.
+
+    Examples
+    --------
+    >>> parser = Parser("fm test", "A test.", "")
+    >>> add_data_options(parser)
+    >>> args = parser.parse_args(["--target", "stars", "--multi", "genres,tags", "--no-header"])
+    >>> data_options(args)
+    {'header': False, 'target': 'stars', 'multi': ['genres', 'tags']}
+    """
+    given = vars(args)
+    options = {name: given[name] for name in _SINGLE if given.get(name) is not None}
+    if given.get("names"):
+        if given.get("header"):
+            raise ConfigError("--names: expected a table without a header, found --header too")
+        options["header"] = given["names"]
+    for kind in _COLUMN_KINDS:
+        if given.get(kind):
+            options[kind] = given[kind]
+    if given.get("separator"):
+        if not given.get("multi") and not given.get("history"):
+            raise ConfigError(
+                "--separator: separates the values of columns that --multi or --history names, "
+                "found neither; name the columns"
+            )
+        for kind in ("multi", "history"):
+            if kind in options:
+                options[kind] = dict.fromkeys(options[kind], given["separator"])
+    if given.get("standardize"):
+        options["standardize"] = True
+    return options
+
+
+_SWITCHES = ("header", "zero_based", "standardize")
+_ARGUMENTS = (*_SINGLE, *_COLUMN_KINDS, *_SWITCHES, "encoder", *(p.name for p in parameters()))
+_ADVICE = re.compile(
+    r"(\b(?:and|give|in|name|or|pass|say|use|where|with) |\()"
+    rf"({'|'.join(_ARGUMENTS)})=(\[.*?\]|'.*?'|[\w.]*)"
+)
+
+_WIDTH = re.compile(r"(^|\b(?:give|raise) )num_features\b")  # has another name as an option
+
+
+def as_options(text: str) -> str:
+    """Return a message whose advice names options where it named arguments of Python.
+
+    Examples
+    --------
+    >>> as_options("no column is called y; say which is the target with target=")
+    'no column is called y; say which is the target with --target'
+    >>> as_options("leave it out with ignore=['when'], or pass header=False")
+    'leave it out with --ignore when, or pass --no-header'
+    """
+    return _ADVICE.sub(_option, _WIDTH.sub(r"\1--feature-dim", text))
+
+
+def _option(found: re.Match[str]) -> str:
+    before, name, value = found.groups()
+    dashed = name.replace("_", "-")
+    if name in _SWITCHES and value in ("True", "False"):
+        return f"{before}--{'' if value == 'True' else 'no-'}{dashed}"
+    inner = value.strip("['\"]")
+    if inner.strip("."):  # else it stands for any value
+        inner = shlex.quote(inner)
+    return f"{before}--{dashed} {inner}".rstrip()
+
+
+def command(verb: str) -> list[str]:
+    """Return the words that run a verb from where the user is, as the user runs this program."""
+    script = Path(sys.argv[0])
+    if script.name == "fm" and shutil.which("fm") == str(script.absolute()):
+        return ["fm", verb]
+    python = Path(sys.executable)
+    name = str(python)
+    if shutil.which(python.name) == name:
+        name = python.name
+    elif python.is_relative_to(Path.cwd()):
+        name = str(python.relative_to(Path.cwd()))
+    return [name, "-m", f"fm.{verb}"]
+
+
+def names(text: str) -> list[str]:
+    """Return a comma-separated list of names; a name with a comma goes in double quotes.
+
+    Examples
+    --------
+    >>> names('user, "last, first"')
+    ['user', 'last, first']
+    """
+    found = next(csv.reader([text], skipinitialspace=True), [])
+    if not all(found) or not found:
+        raise argparse.ArgumentTypeError(f"expected names separated by commas, found {text!r}")
+    return found
+
+
+def parse_json(option: str, text: str, wanted: str, kind: Any) -> list[Any]:
+    """Return JSON, which is a thing of a kind or a list of them, as a list.
+
+    Examples
+    --------
+    >>> parse_json("--context", '{"user": 7}', "an object of columns", dict)
+    [{'user': 7}]
+    """
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError as err:
+        raise DataError(f"{option}: expected JSON, {wanted}, found {text[:60]!r} ({err})") from err
+    found = found if isinstance(found, list) else [found]
+    if not found or not all(isinstance(part, kind) for part in found):
+        raise DataError(f"{option}: expected {wanted}, found {text[:60]!r}")
+    return found
+
+
+def positive(text: str) -> int:
+    """Return an integer >= 1.
+
+    Examples
+    --------
+    >>> positive("3")
+    3
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, found {text!r}")
+    return int(text)
+
+
+def check_output(option: str, path: str, inputs: Mapping[str, Any]) -> None:
+    """Refuse, before hours of work, a place for output that is an input or cannot be written.
+
+    Parameters
+    ----------
+    option : str
+        What asks for the output, such as ``"--output"``.
+    path : str
+        A file, which may be there, or a directory; directories are made later.
+    inputs : mapping of str to path
+        What each is for, and where it is; other things than paths are left alone.
+
+    Raises
+    ------
+    ConfigError
+    """
+    output = Path(path).absolute()
+    for name, source in inputs.items():
+        if isinstance(source, str) and not output.is_dir() and _same_file(path, source):
+            raise ConfigError(f"{option}: {path} is the file of {name}; name another")
+    if output.exists() and not output.is_dir():
+        output = output.parent
+    while not output.exists():
+        output = output.parent
+    if not output.is_dir() or not os.access(output, os.W_OK):
+        raise ConfigError(f"{option}: {output} is no directory that can be written to")
+
+
+def _same_file(a: str, b: str) -> bool:
+    if os.path.realpath(a) == os.path.realpath(b):
+        return True
+    return os.path.isfile(a) and os.path.isfile(b) and os.path.samefile(a, b)
+
+
+def check_encoder(model: str, encoder: Encoder | None, source: Any, format: str | None) -> None:
+    """Refuse a table for a model that knows features by their numbers only.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model's file.
+    encoder : Encoder or None
+        That of the model.
+    source : path or bytes
+    format : str or None
+        That of the source, if it was named.
+
+    Raises
+    ------
+    ConfigError
+    """
+    from fm.formats.guess import guess_format
+    from fm.reading.numbered import READERS
+
+    if encoder is not None:
+        return
+    form = format or guess_format(source)
+    if form not in READERS:
+        name = source if isinstance(source, str) else "the input"
+        raise ConfigError(
+            f"{name}: expected {', '.join(READERS)}, because {model} was trained on numbered "
+            f"features and knows no columns, found a table ({form})"
+        )
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Name the output in the error of a full disk, which the operating system does not."""
+    try:
+        yield
+    except OSError as err:
+        if err.filename is None and err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(err.errno, err.strerror, path) from err
+        raise
+
+
+@contextmanager
+def open_output(path: str | None) -> Iterator[BinaryIO]:
+    """Open what is written to: standard output (None), or a file that appears when it is complete.
+
+    What goes to a name that ends in ``.gz`` is compressed.
+    """
+    if path is None:
+        yield sys.stdout.buffer
+        return
+    with naming(path), atomic_output(path) as file:
+        if not path.lower().endswith(".gz"):
+            yield file
+            return
+        with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
+            yield cast(BinaryIO, packed)
+
+
+def output_ending(path: str) -> str:
+    """Return what the name of a file says of its format: the ending before ``.gz``.
+
+    Examples
+    --------
+    >>> output_ending("scores.CSV.gz")
+    '.csv'
+    """
+    return Path(path.lower().removesuffix(".gz")).suffix
+
+
+def output_format(args: argparse.Namespace, formats: Collection[str], usual: str) -> str:
+    """Return the format of what is written: `--output-format`, or as the name of `--output` says.
+
+    Raises ConfigError if that is none of `formats`; `usual` is that of standard output.
+    """
+    if args.output_format or args.output is None:
+        return args.output_format or usual
+    from fm.formats.guess import EXTENSIONS
+
+    ending = output_ending(args.output)
+    form = EXTENSIONS.get(ending, ending.removeprefix("."))
+    if form not in formats:
+        raise ConfigError(
+            f"--output: cannot tell the format from {args.output!r}; give --output-format"
+        )
+    return form
+
+
+def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
+    """Run the main function of a command line and return its exit code.
+
+    Errors that are not bugs become one line on standard error; so do warnings and the messages of
+    the logger ``fm``.
+    """
+    try:
+        with _messages():
+            code = main(argv)
+            sys.stdout.flush()
+            return code
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Python would complain when it flushes standard output at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_CLOSED_PIPE
+    except FMError as err:
+        _say(f"error: {as_options(str(err))}")
+    except OSError as err:
+        _say(f"error: {err.filename or 'input or output'}: {err.strerror or err}")
+    except MemoryError:
+        _say("error: out of memory; use fewer rows at a time, fewer features or fewer factors")
+    return EXIT_WRONG
+
+
+def _say(text: str) -> None:
+    line = "fm: " + " ".join(text.split())
+    if "tqdm" in sys.modules:  # keeps a progress bar in one piece
+        sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+    else:
+        sys.stderr.write(line + "\n")
+
+
+@contextmanager
+def _messages() -> Iterator[None]:
+    """Show warnings and log records as lines, as long as a command runs."""
+    log = logging.getLogger("fm")
+    handler = _Lines()
+    log.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            yield
+    finally:
+        log.removeHandler(handler)
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        _say(level + as_options(record.getMessage()))
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    _say(f"warning: {as_options(str(message))}")

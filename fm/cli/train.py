@@ -1,0 +1,576 @@
+"""``fm train``: a file in, a model file out. Floor 4.
+
+Decided here: which task is trained when none is named, how further files are read so that their
+features are those of the training file, what a signal does, and what is shown. Not decided here:
+hyperparameters (the options are made from ``fm.config``), training (``fm.training.fit``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from fm.catalogue.finding import continued
+from fm.cli.options import (
+    EXIT_INTERRUPTED,
+    Parser,
+    add_data_options,
+    check_encoder,
+    check_output,
+    command,
+    data_options,
+    naming,
+)
+from fm.config import (
+    CLASSIFIER,
+    METRICS,
+    RANKER,
+    RECIPES,
+    REGRESSOR,
+    Parameter,
+    TrainConfig,
+    parameters,
+)
+from fm.data.dataset import Dataset
+from fm.errors import ConfigError, DataError
+from fm.measures.predictions import is_better, log_odds, metrics_of
+from fm.model.model import FILE_NAME, Model, load
+from fm.training.fit import check_labels, fit
+from fm.training.state import is_checkpoint
+
+EXAMPLES = """\
+  fm train                                        the embedded demo: who likes which cuisine
+  fm train ratings.csv                            the target is the column rating, label, ...
+  fm train ratings.csv --target stars --categorical user,film --numeric age --test test.csv
+  fm train u1.base --names user,film,rating,time --ignore time --num-factors 32
+  fm train clicks.libsvm --predictor-type binary_classifier --optimizer adagrad --output m/
+  fm train plays.csv --predictor-type ranker --user listener --item song
+                                                  no ratings, only who met what: learn to rank
+  fm train big.parquet --checkpoint big.checkpoint --resume
+then:
+  fm predict model.safetensors new.csv
+  fm recommend model.safetensors --user 42"""
+
+_TASK_OF_METRIC = {metric: task for task, metrics in METRICS.items() for metric in metrics}
+_MOST_FIELDS = 12  # that are shown
+_WORSE = 1.2  # times the error of the training mean is no accident of the rows held out
+
+log = logging.getLogger("fm")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; see ``fm train --help``."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if not given:
+        from fm.cli.demo import main as demo
+
+        return demo()
+    args = _parse(given)
+    with _log_level(quiet=args.quiet):
+        return _train(args)
+
+
+def _train(args: argparse.Namespace) -> int:
+    init = None if args.init is None else load(args.init)
+    config = _config(args, init)
+    _check_outputs(args)
+    say = _silent if args.quiet or args.json else _say
+    with interruptible() as interrupted:
+        data, test, validation = _read(args, config, init)
+        if init is not None and init.catalogue is not None:
+            data = continued(init.catalogue, data)  # as fit does; here for the report
+        if args.predictor_type is None and init is None and args.metric in (None, "auto"):
+            config = _with_task_of(data, config)
+        if config.predictor_type == CLASSIFIER:
+            for rows in (data, validation, test):  # else the baseline of numbers were nonsense
+                if rows is not None:
+                    check_labels(rows)
+        report = _report_of_data(data, config)
+        for name, text in _texts_of_data(data, config, report):
+            say(name, text)
+        if args.resume and not os.path.exists(args.checkpoint):
+            log.info("%s: no checkpoint yet; training starts at epoch 1", args.checkpoint)
+        begun = time.perf_counter()
+        model = fit(
+            data,
+            config,
+            validation=validation,
+            init=init,
+            checkpoint=args.checkpoint,
+            resume=args.resume,
+            progress=False if args.quiet else None,
+        )
+        report["seconds"] = time.perf_counter() - begun
+        with naming(args.output):
+            path = model.save(args.output)
+    _warn_of_a_useless_model(model, report["baseline"])
+    report |= {"model": str(path), "metrics": model.metrics, "history": model.history}
+    report |= {"config": model.config.to_dict(), "interrupted": interrupted.is_set}
+    say("trained", _text_of_training(model, args.validation, report["seconds"]))
+    if interrupted.is_set and args.checkpoint is not None:
+        say("resume", _text_of_checkpoint(args.checkpoint))
+    if test is not None:
+        report["test"] = _measured(model, data, test)
+        what = _WHAT_OF_RANKERS if config.predictor_type == RANKER else _WHAT
+        for name, values in report["test"].items():
+            say("test" if name == "metrics" else "", f"{_text_of(values)}  {what[name]}")
+    say("saved", f"{path} ({path.stat().st_size / 1e6:.2f} MB)")
+    say("next", _next_command(args, model, path))
+    if args.json:
+        sys.stdout.write(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n")
+    return EXIT_INTERRUPTED if interrupted.is_set else 0
+
+
+# -- the command line ------------------------------------------------------------------------------
+
+
+def _parse(given: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    args, unknown = parser.parse_known_args(_with_dashes(given))
+    if unknown:
+        from difflib import get_close_matches
+
+        name = next((text for text in unknown if text.startswith("-")), unknown[0])
+        known = parser._option_string_actions
+        close = get_close_matches(name.partition("=")[0], known, n=1)
+        parser.error(f"unknown argument {name}" + (f"; did you mean {close[0]}?" if close else ""))
+    if args.data is None:
+        parser.error("expected a data file; without any argument the embedded demo runs")
+    if args.resume and args.checkpoint is None:
+        parser.error("--resume: expected --checkpoint FILE too")
+    if args.output.endswith(os.sep):  # a directory that may not exist yet
+        args.output += FILE_NAME
+    return args
+
+
+def _with_dashes(given: list[str]) -> list[str]:
+    """Return the arguments with - for _ in the names of options: both spellings are accepted."""
+    result: list[str] = []
+    for at, text in enumerate(given):
+        if text == "--":
+            return result + given[at:]
+        name, equals, value = text.partition("=")
+        result.append(name.replace("_", "-") + equals + value if text[:2] == "--" else text)
+    return result
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "fm train",
+        "Train a factorization machine on a file and save the model.\n"
+        "Without any argument: a demonstration on embedded data.",
+        EXAMPLES,
+    )
+    parser.usage = "%(prog)s [-h] [DATA] [OPTIONS]"  # a line for each of the options is below
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        nargs="?",
+        help="training data, with targets: a file or a directory of files",
+    )
+    parser.add_argument("--test", metavar="FILE", help="measure the finished model on this file")
+    parser.add_argument(
+        "--validation",
+        metavar="FILE",
+        help="what early stopping watches; not given: a held-out part of DATA",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="PATH",
+        default=FILE_NAME,
+        help="where to save the model, a file or a directory (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--init",
+        metavar="MODEL",
+        help="start from this model: its parameters, encoder, num_factors and predictor_type",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="keep the state of the training here, every half a minute and at the end",
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the checkpoint, if there is one; the model is that of a run in one piece",
+    )
+    parser.add_argument("--json", action="store_true", help="write a report as JSON, no text")
+    parser.add_argument("--quiet", action="store_true", help="show warnings and errors only")
+    add_data_options(parser)
+    groups: dict[str, Any] = {}
+    for parameter in parameters():
+        if parameter.group not in groups:
+            groups[parameter.group] = parser.add_argument_group(
+                f"hyperparameters: {parameter.group}"
+            )
+        groups[parameter.group].add_argument(
+            f"--{parameter.name.replace('_', '-')}",
+            dest=parameter.name,
+            metavar=_metavar(parameter),
+            help=f"{parameter.help} [{_default_text(parameter)}]".replace("%", "%%"),
+        )
+    return parser
+
+
+def _metavar(parameter: Parameter) -> str:
+    if parameter.choices:
+        return "{" + ",".join(parameter.choices) + "}"
+    return {bool: "{true,false}", int: "N", float: "X", str: "TEXT"}[parameter.kind]
+
+
+def _default_text(parameter: Parameter) -> str:
+    """Return default and range of a hyperparameter in words.
+
+    Examples
+    --------
+    >>> [_default_text(p) for p in parameters() if p.name in ("epochs", "factors_lr")]
+    ['an integer >= 1; default 100', 'a number >= 0; default with sgd 0.02, for labels 0.03']
+    """
+    default = parameter.default
+    recipes = [RECIPES["sgd", task].get(parameter.name) for task in (REGRESSOR, CLASSIFIER)]
+    if default is not None:
+        text = f"default {_spelled(default)}"
+    elif recipes == [None, None]:
+        text = "default: not set"
+    else:
+        text = f"default with sgd {_spelled(recipes[0])}"
+        if recipes[0] != recipes[1]:
+            text += f", for labels {_spelled(recipes[1])}"
+    if parameter.name == "predictor_type":
+        text = f"default {CLASSIFIER} if all targets are 0 or 1, else {REGRESSOR}"
+    named = parameter.choices or parameter.kind is bool  # the metavar shows the range
+    return text if named else f"{parameter.range_text}; {text}"
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _config(args: argparse.Namespace, init: Model | None) -> TrainConfig:
+    """Return the config that was asked for; one error names everything that is wrong with it."""
+    names = (parameter.name for parameter in parameters())
+    values = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if init is not None:
+        values.setdefault("num_factors", init.num_factors)
+        values.setdefault("predictor_type", init.config.predictor_type)
+    elif args.metric in _TASK_OF_METRIC:
+        values.setdefault("predictor_type", _TASK_OF_METRIC[args.metric])
+    return TrainConfig.from_strings(values)
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    inputs = {name: getattr(args, name) for name in ("data", "test", "validation")}
+    check_output("--output", args.output, inputs)  # may be the model of --init: a new version
+    if args.checkpoint is not None:
+        output = Path(args.output)
+        output = output / FILE_NAME if output.is_dir() else output
+        inputs |= {"init": args.init, "output": str(output)}
+        check_output("--checkpoint", args.checkpoint, inputs)
+        if args.init is not None:
+            init = Path(args.init)
+            init = init / FILE_NAME if init.is_dir() else init
+            again = "--init, which --resume starts from again"
+            check_output("--output", str(output), {again: str(init)})
+        if os.path.isfile(args.checkpoint) and not is_checkpoint(args.checkpoint):
+            raise ConfigError(
+                f"--checkpoint: {args.checkpoint}: expected a checkpoint or no file, found another "
+                "file, which would be overwritten; name another path"
+            )
+
+
+# -- data ------------------------------------------------------------------------------------------
+
+
+def _read(
+    args: argparse.Namespace, config: TrainConfig, init: Model | None
+) -> tuple[Dataset, Dataset | None, Dataset | None]:
+    """Return the rows of training, test and validation, all with the features of the first."""
+    from fm.formats.guess import guess_format
+    from fm.reading.numbered import READERS
+    from fm.reading.read import read
+
+    options = data_options(args)
+    form = options.get("format")
+    first = dict(options)
+    if init is not None:
+        check_encoder(args.init, init.encoder, args.data, form)
+        first = {**init.reading_options(args.data, form), **options}
+        if first.get("keep_seen") is False and init.catalogue is not None:
+            first = {"item": init.catalogue.item, "user": init.catalogue.user or None, **first}
+    elif config.feature_dim is not None and (form or guess_format(args.data)) in READERS:
+        first["num_features"] = config.feature_dim
+    needed = config.predictor_type != RANKER
+    data = read(args.data, require_target=needed, **first)
+    same = ("format", "delimiter", "header", "target", "weight")
+    further: dict[str, Any] = {name: options[name] for name in same if name in options}
+    if data.encoder is not None:
+        further["encoder"] = data.encoder
+    else:
+        further["num_features"] = max(data.num_features, config.feature_dim or 0)
+
+    def like_data(path: str | None) -> Dataset | None:
+        more: dict[str, Any] = {}
+        if path is not None and data.zero_based is not None:  # the training file decides for all
+            if (form or guess_format(path)) == "libsvm":
+                more["zero_based"] = data.zero_based
+        return None if path is None else read(path, require_target=needed, **further, **more)
+
+    test, validation = like_data(args.test), like_data(args.validation)
+    for rows in (data, test, validation):
+        if rows is not None and rows.weight is not None and not rows.weight.any():
+            raise DataError(f"{rows.source}: expected a weight above 0, found all of them 0")
+    return data, test, validation
+
+
+def _with_task_of(data: Dataset, config: TrainConfig) -> TrainConfig:
+    """Return the config for the targets there are: only 0 and 1 are labels, else numbers."""
+    found = np.unique(data.targets)[:3].tolist()
+    if found == [0, 1]:
+        log.info(
+            "all targets are 0 or 1: predictor_type is %s, which predicts the probability of 1; "
+            "say --predictor-type %s for numbers",
+            CLASSIFIER,
+            REGRESSOR,
+        )
+        return dataclasses.replace(config, predictor_type=CLASSIFIER)
+    if len(found) == 2:
+        log.warning(
+            "the targets are only %g and %g, and predictor_type is %s; for probabilities make them "
+            "0 and 1",
+            *found,
+            REGRESSOR,
+        )
+    return config
+
+
+def _report_of_data(data: Dataset, config: TrainConfig) -> dict[str, Any]:
+    fields = None
+    if data.fields is not None:
+        sizes = np.bincount(data.fields, minlength=len(data.field_names)).tolist()
+        fields = dict(zip(data.field_names, sizes, strict=True))
+    return {
+        "data": {
+            "source": data.source,
+            "rows": data.num_rows,
+            "features": data.num_features,
+            "fields": fields,
+        },
+        "predictor_type": config.predictor_type,
+        "baseline": {}
+        if config.predictor_type == RANKER
+        else _constant(data, config.predictor_type, data),
+    }
+
+
+def _constant(training: Dataset, task: str, data: Dataset) -> dict[str, float]:
+    """Return how good it is to answer every row of `data` with the mean of the training rows."""
+    mean = float(np.average(training.targets.astype(np.float64), weights=training.weight))
+    score = mean if task == REGRESSOR else log_odds(mean)
+    return metrics_of(task, np.full(data.num_rows, score), data.targets, data.weight)
+
+
+def _measured(model: Model, training: Dataset, test: Dataset) -> dict[str, Any]:
+    if model.config.predictor_type == RANKER:
+        from fm.evaluating.rankings import evaluate_ranking
+
+        found = evaluate_ranking(model, test)["metrics"]
+        return {"metrics": found["model"], "baseline": found.get("most popular", {})}
+    task = model.config.predictor_type
+    return {
+        "metrics": metrics_of(task, model.scores(test), test.targets, test.weight),
+        "baseline": _constant(training, task, test),
+    }
+
+
+def _warn_of_a_useless_model(model: Model, baseline: dict[str, float]) -> None:
+    """Say so if the model is clearly worse than the training mean (metrics of two sets of rows)."""
+    if not baseline:
+        return
+    name, loss = ("log_loss", 1.0) if model.is_classifier else ("mse", 2.0)  # it is (y - s)^2 / 2
+    error = model.metrics.get(name, loss * model.metrics.get("loss", 0.0))
+    if error > _WORSE * baseline[name] > 0:
+        log.warning(
+            "the model is worse than always answering the training mean (%s %.5g, not %.5g): lower "
+            "the learning rates, scale numeric columns (--standardize), or train for more epochs",
+            name,
+            error,
+            baseline[name],
+        )
+
+
+# -- what is shown ---------------------------------------------------------------------------------
+
+_WHAT = {"metrics": "(the model)", "baseline": "(always the training mean)"}
+_WHAT_OF_RANKERS = {"metrics": "(the model, all items ranked)", "baseline": "(most popular first)"}
+
+
+def _say(name: str, text: str) -> None:
+    sys.stdout.write(f"{name:9} {text}\n")
+    sys.stdout.flush()  # epochs are reported on standard error, in between
+
+
+def _silent(name: str, text: str) -> None:
+    pass
+
+
+def _texts_of_data(
+    data: Dataset, config: TrainConfig, report: dict[str, Any]
+) -> Iterator[tuple[str, str]]:
+    about = report["data"]
+    yield "data", f"{data.source}: {data.num_rows:,} rows, {data.num_features:,} features"
+    if about["fields"]:
+        columns = () if data.encoder is None else data.encoder.columns
+        kinds = {column.name: f" ({column.kind})" for column in columns}
+        kinds = {name: kind for name, kind in kinds.items() if kind != " (categorical)"}
+        shown = [f"{name} {size:,}{kinds.get(name, '')}" for name, size in about["fields"].items()]
+        more = len(shown) - _MOST_FIELDS
+        yield "fields", ", ".join(shown[:_MOST_FIELDS]) + (f" and {more} more" if more > 0 else "")
+    if data.catalogue is not None:
+        yield "items", repr(data.catalogue)[len("Catalogue(") : -1]
+    if config.predictor_type == RANKER:
+        yield "target", f"none: each row is an interaction; predictor_type {RANKER}"
+        return
+    y = data.targets
+    if config.predictor_type == REGRESSOR:
+        spread = f"{y.min():g} to {y.max():g}, mean {y.mean(dtype=np.float64):.5g}"
+        yield "target", f"{spread}; predictor_type {REGRESSOR}"
+    else:
+        ones = float(y.mean(dtype=np.float64))
+        yield "target", f"0 and 1, {ones:.2%} are 1; predictor_type {CLASSIFIER}"
+    yield "baseline", f"{_text_of(report['baseline'])}  {_WHAT['baseline']}"
+
+
+def _text_of(metrics: dict[str, Any]) -> str:
+    return "  ".join(f"{name} {value:.5f}" for name, value in metrics.items())
+
+
+def _text_of_training(model: Model, validation: str | None, seconds: float) -> str:
+    """Return what the training came to: the epoch that was kept, and its metrics."""
+    done = sum("refit" not in epoch for epoch in model.history)
+    metrics = dict(model.metrics)
+    kept, again = metrics.pop("epoch", -1) + 1, metrics.pop("refit", False)
+    time_text = f"in {seconds:.3g} s"
+    loss = metrics.pop("loss", float("nan"))
+    if not metrics:
+        return f"{done} epochs {time_text}: loss {loss:.5f} on the training rows; no row held out"
+    where = "held-out rows" if validation is None else validation
+    if model.config.patience:
+        text = f"{done} epochs {time_text}; best {kept}: {_text_of(metrics)} on {where}"
+        return text + (f"; then {kept} epochs on all rows" if again else "")
+    text = f"{done} epochs {time_text}; last {kept}: {_text_of(metrics)} on {where}"
+    best = _best_epoch(model)
+    if best["epoch"] + 1 == kept:
+        return text
+    values = _text_of({name: best[name] for name in metrics})
+    return f"{text}; best {best['epoch'] + 1}: {values}, not kept because patience is 0"
+
+
+def _best_epoch(model: Model) -> dict[str, Any]:
+    """Return the entry of the history that early stopping would have kept."""
+    metric = model.config.metric
+    if metric == "auto":
+        metric = METRICS[model.config.predictor_type][0]
+    best = model.history[0]
+    for entry in model.history[1:]:
+        if is_better(metric, entry[metric], best[metric]):
+            best = entry
+    return best
+
+
+def _text_of_checkpoint(path: str) -> str:
+    if os.path.exists(path):
+        return f"the same command with --resume goes on from {path}"
+    return f"{path} was not written yet (it is every half a minute): --resume would start afresh"
+
+
+def _next_command(args: argparse.Namespace, model: Model, path: Path) -> str:
+    """Return a command that uses the model, ready to run."""
+    words = [*command("predict"), str(path), args.test or args.data]
+    if model.config.predictor_type == RANKER:
+        words, into = [*command("recommend"), str(path)], ["--output", "lists.csv"]
+        if model.catalogue is not None and model.catalogue.num_users:
+            return shlex.join([*words, "--all", *into])
+        if _knows_items_only(model):
+            return shlex.join([*words, "--context", "{}", *into])
+        words += ["--input", args.test or args.data, *into]  # contexts, as nobody is known
+    for name in ("format", "delimiter"):
+        if getattr(args, name) is not None:
+            words += [f"--{name}", getattr(args, name)]
+    if args.header is not None:
+        words.append("--header" if args.header else "--no-header")
+    if args.names:
+        words += ["--names", ",".join(f'"{n}"' if "," in n else n for n in args.names)]
+    return shlex.join(words)
+
+
+def _knows_items_only(model: Model) -> bool:
+    if model.encoder is None or model.catalogue is None:
+        return False
+    of_items = {model.catalogue.item, *model.catalogue.item_columns}
+    return of_items.issuperset(model.encoder.field_names)
+
+
+@contextmanager
+def _log_level(*, quiet: bool) -> Iterator[None]:
+    """Let notes of the program through, and lines of epochs where no bar shows them."""
+    bar = sys.stderr is not None and sys.stderr.isatty()
+    level = log.level
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not (bar and record.module == "progress")
+
+    log.setLevel(logging.WARNING if quiet else logging.INFO)
+    log.addFilter(wanted)
+    try:
+        yield
+    finally:
+        log.removeFilter(wanted)
+        log.setLevel(level)
+
+
+# -- signals ---------------------------------------------------------------------------------------
+
+
+class Interrupted:
+    """Whether a signal came that asks the program to end."""
+
+    is_set = False
+
+
+@contextmanager
+def interruptible() -> Iterator[Interrupted]:
+    """Treat SIGTERM like Ctrl-C: training ends and keeps the best model so far; remember it."""
+    state = Interrupted()
+
+    def stop(number: int, frame: Any) -> None:
+        state.is_set = True
+        raise KeyboardInterrupt
+
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            before[number] = signal.signal(number, stop)
+        except ValueError:  # not in the main thread
+            break
+    try:
+        yield state
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,206 @@
+"""choosing: a table -> the columns to learn from, their kinds and their values. Floor 1.
+
+Decided here: what is used unless the caller says it, and what a column learns from the table: its
+values, or mean and standard deviation. Not decided here: what a column makes of its cells
+(``fm.encoding.columns``).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fm.encoding.columns import (
+    MAX_FEATURES,
+    SEPARATOR,
+    Buckets,
+    Column,
+    Numeric,
+    Vocabulary,
+    column_of_values,
+    sorted_unique,
+)
+from fm.errors import ConfigError, DataError
+from fm.formats.cells import Cells, CellTable, is_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# A column chosen by default that looks like an identifier of the row, or a time, is pointed out.
+_ROWS_TO_JUDGE = 1000
+_NEARLY_ALL = 0.9
+_UNIX_SECONDS = (631_152_000, 2_524_608_000)  # the years 1990 to 2050
+
+
+def fit_columns(
+    table: CellTable,
+    given: Mapping[str, Any],
+    ignore: Any,
+    standardize: bool,
+    min_count: int,
+    hash_dim: int | Mapping[str, int] | None,
+) -> list[Column]:
+    """Return the columns of a table to learn from, in its order, with what they learn from it.
+
+    Parameters
+    ----------
+    table : CellTable
+        The training data.
+    given : mapping
+        Name of a kind to the columns the caller wants as such.
+    ignore, standardize, min_count, hash_dim
+        As in :meth:`fm.encoding.encoder.Encoder.fit`.
+
+    Raises
+    ------
+    DataError, ConfigError
+        As there.
+    """
+    if table.num_rows == 0:
+        raise DataError(f"{table.source}: no rows to learn the columns from")
+    if isinstance(min_count, bool) or not isinstance(min_count, int) or min_count < 1:
+        raise ConfigError(f"min_count: expected an integer >= 1, found {min_count!r}")
+    chosen = _choose(table, given, set(table.resolve(ignore)))
+    sizes = _hash_sizes(hash_dim, chosen)
+    columns: list[Column] = []
+    for name in table.names:  # in this order whatever the order of the arguments
+        if name not in chosen:
+            continue
+        kind, separator = chosen[name]
+        with table.column(name, kind) as cells:
+            if kind == "numeric":
+                columns.append(_fit_numeric(name, cells, standardize))
+                continue
+            values: Vocabulary | Buckets
+            if name in sizes:
+                values = Buckets(sizes[name])
+            else:
+                values = _fit_values(cells, kind, separator, min_count)
+        columns.append(column_of_values(name, kind, values, separator))
+    return columns
+
+
+def _choose(
+    table: CellTable, given: Mapping[str, Any], ignored: set[str]
+) -> dict[str, tuple[str, str]]:
+    """Return {name: (kind, separator)} of the columns to use."""
+    chosen: dict[str, tuple[str, str]] = {}
+    for kind, refs in given.items():
+        names = table.resolve(refs)
+        separators = refs.values() if isinstance(refs, Mapping) else [SEPARATOR] * len(names)
+        for name, separator in zip(names, separators, strict=True):
+            if name in chosen or name in ignored:
+                other = chosen[name][0] if name in chosen else "target, weight or to be ignored"
+                raise ConfigError(f"{kind}: column {name!r} is also named as {other}")
+            if not isinstance(separator, str) or not separator:
+                raise ConfigError(
+                    f"{kind}: expected a text as the separator of {name!r}, found {separator!r}"
+                )
+            chosen[name] = kind, separator
+    if not chosen:
+        for name in table.names:
+            if name not in ignored:
+                chosen[name] = _default_kind(table, name), SEPARATOR
+    if not chosen:
+        raise DataError(f"{table.source}: no columns are left to learn from")
+    return chosen
+
+
+def _default_kind(table: CellTable, name: str) -> str:
+    import pyarrow.types as types
+
+    kind = table.table.schema.field(name).type
+    with table.column(name, "categorical") as cells:
+        if cells.is_list:
+            return "multi"
+        if types.is_floating(kind) or types.is_decimal(kind):
+            return "numeric"
+        if types.is_nested(kind):
+            raise DataError(
+                f"{table.source}: column {name!r} holds values of type {kind}, which cannot become "
+                f"features; leave it out with ignore=[{name!r}]"
+            )
+        if is_text(kind) and cells.decimal:
+            return "numeric"
+        _, texts = cells.coded
+    few = len(texts) <= _ROWS_TO_JUDGE
+    if not few and len(texts) > _NEARLY_ALL * table.num_rows:
+        what = f"has {len(texts)} different values in {table.num_rows} rows"
+    elif not few and _looks_like_time(texts):
+        what = "looks like a time in Unix seconds"
+    else:
+        return "categorical"
+    warnings.warn(
+        f"{table.source}: column {name!r} {what}, and each becomes a feature that little is "
+        f"learnt about; leave it out with ignore=[{name!r}], or name the columns to use with "
+        "categorical=[...] and numeric=[...]",
+        stacklevel=2,
+    )
+    return "categorical"
+
+
+def _looks_like_time(texts: pa.Array) -> bool:
+    low, high = _UNIX_SECONDS
+    try:
+        return all(low <= int(text) < high for text in texts.to_pylist() if text)
+    except ValueError:
+        return False
+
+
+def _hash_sizes(
+    hash_dim: int | Mapping[str, int] | None, chosen: Mapping[str, tuple[str, str]]
+) -> dict[str, int]:
+    if hash_dim is None:
+        return {}
+    hashable = [name for name, (kind, _) in chosen.items() if kind != "numeric"]
+    sizes = dict(hash_dim) if isinstance(hash_dim, Mapping) else dict.fromkeys(hashable, hash_dim)
+    for name, size in sizes.items():
+        if name not in hashable:
+            raise ConfigError(
+                f"hash_dim: {name!r} is not a categorical, multi or history column; those are "
+                f"{', '.join(hashable) or 'none'}"
+            )
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size < MAX_FEATURES:
+            raise ConfigError(
+                f"hash_dim: expected an integer from 1 to {MAX_FEATURES - 1}, found {size!r}"
+            )
+    return sizes
+
+
+def _fit_numeric(name: str, cells: Cells, standardize: bool) -> Numeric:
+    numbers = cells.numbers
+    if not standardize or np.isnan(numbers).all():
+        return Numeric(name)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = float(np.nanmean(numbers)), float(np.nanstd(numbers))
+    if not math.isfinite(mean) or not math.isfinite(std):
+        raise cells.bad_cell(int(np.nanargmax(np.abs(numbers))))
+    return Numeric(name, mean, std or 1.0)
+
+
+def _fit_values(cells: Cells, kind: str, separator: str, min_count: int) -> Vocabulary:
+    """Return the values that are in at least `min_count` rows, the most frequent first."""
+    cells = cells.by_appearance()  # which decides between equal counts
+    if kind == "categorical":
+        codes, texts = cells.coded
+        counts = np.bincount(codes[codes >= 0], minlength=len(texts))
+    else:
+        parts = cells.parts(separator)
+        texts, width = parts.texts, max(len(parts.texts), 1)
+        pairs = sorted_unique(parts.cells * width + parts.codes)  # count once in a cell
+        rows = np.ones(parts.num_cells, int)
+        if parts.rows is not None:
+            rows = np.bincount(parts.rows, minlength=parts.num_cells)
+        counts = np.bincount(pairs % width, rows[pairs // width], minlength=len(texts))
+    # Different cells can be one value, 42.0 and "42"; add up their counts.
+    merged = texts.dictionary_encode()
+    codes = merged.indices.fill_null(len(merged.dictionary)).to_numpy(zero_copy_only=False)
+    counts = np.bincount(codes, counts, minlength=len(merged.dictionary))
+    counts = counts[: len(merged.dictionary)]  # without what is missing
+    order = np.argsort(-counts, kind="stable")
+    order = order[counts[order] >= min_count]
+    return Vocabulary(tuple(merged.dictionary.take(order).to_pylist()))

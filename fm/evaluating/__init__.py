@@ -1,0 +1,1 @@
+"""How good a model is: predictions, rankings, and what to hold out."""

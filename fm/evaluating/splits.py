@@ -1,0 +1,186 @@
+"""Splits: which rows to train on, and which to keep for the test. Floor 1.
+
+Decided here: the three usual ways to hold rows out for judging recommendations. Not decided here:
+how they are judged (``fm.evaluating.rankings``). Nothing here looks at the rows themselves: users
+and times come as one value for each row (a list, an array, a column of a frame or an Arrow table),
+and what comes back are the numbers of rows, ascending, for ``Dataset.take`` or ``table.take``.
+
+* :func:`leave_one_out` keeps the last row of each user: what comes next?
+* :func:`by_time` keeps the last rows of all: nothing is learnt from the future.
+* :func:`by_user` keeps all rows of some users: how are strangers served?
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fm.errors import ConfigError, DataError
+from fm.formats.cells import no_value
+
+
+class Split(NamedTuple):
+    """Numbers of rows, int64, ascending; every row is in one of the two."""
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+def leave_one_out(users: Any, times: Any = None, *, seed: int = 0) -> Split:
+    """Return a split that keeps one row of each user: the last by time, or a random one.
+
+    A user with one row stays in training: nothing else would be known of them. Of rows with the
+    same time, that which stands last in the data is the later one.
+
+    Parameters
+    ----------
+    users : sequence, length num_rows
+        Ids or codes.
+    times : sequence of numbers or dates, length num_rows, optional
+        None: the row is drawn with `seed`.
+
+    Raises
+    ------
+    DataError
+        If a user or time is missing, or the lengths differ.
+
+    Examples
+    --------
+    >>> leave_one_out(["ann", "bob", "ann", "eve", "bob"], [7, 5, 6, 1, 5])
+    Split(train=array([1, 2, 3]), test=array([0, 4]))
+    """
+    codes = _codes(users)
+    if times is None:
+        keys = np.random.default_rng(seed).random(codes.size)
+    else:
+        keys = _times(times, codes.size)
+    order = np.lexsort((keys, codes))  # stable: rows with the same time keep their order
+    counts = np.bincount(codes)
+    last = order[np.cumsum(counts) - 1]
+    return _split(codes.size, last[counts > 1])
+
+
+def by_time(times: Any, fraction: float = 0.2) -> Split:
+    """Return a split that keeps the last rows by time.
+
+    Rows of the same time stay together, so that the kept part is as close to `fraction` as the
+    times allow; each part has a row.
+
+    Parameters
+    ----------
+    times : sequence of numbers or dates, length num_rows
+    fraction : float
+        Part of the rows to keep for the test, between 0 and 1.
+
+    Raises
+    ------
+    DataError
+        If a time is missing, or all are the same.
+    ConfigError
+        If `fraction` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> by_time([1, 2, 2, 9, 3], fraction=0.4)
+    Split(train=array([0, 1, 2]), test=array([3, 4]))
+    """
+    _check_fraction(fraction)
+    keys = _times(times)
+    distinct, counts = np.unique(keys, return_counts=True)
+    if distinct.size < 2:
+        raise DataError(
+            f"times: expected at least two different ones, found {distinct.size}; use "
+            "leave_one_out or by_user"
+        )
+    sizes = keys.size - np.cumsum(counts)[:-1]  # of the test, if it begins after each time
+    begin = distinct[1:][np.argmin(np.abs(sizes - fraction * keys.size))]
+    return _split(keys.size, np.flatnonzero(keys >= begin))
+
+
+def by_user(users: Any, fraction: float = 0.2, *, seed: int = 0) -> Split:
+    """Return a split that keeps all rows of some users, drawn with `seed`.
+
+    Parameters
+    ----------
+    users : sequence, length num_rows
+        Ids or codes.
+    fraction : float
+        Part of the users, between 0 and 1; at least one is kept, and one is left.
+
+    Raises
+    ------
+    DataError
+        If a user is missing, or there are fewer than two.
+    ConfigError
+        If `fraction` is not between 0 and 1.
+
+    Examples
+    --------
+    >>> train, test = by_user(["ann", "bob", "ann", "eve"], fraction=0.3)
+    >>> train.tolist(), test.tolist()
+    ([0, 1, 2], [3])
+    """
+    _check_fraction(fraction)
+    codes = _codes(users)
+    num_users = int(codes.max(initial=-1)) + 1
+    if num_users < 2:
+        raise DataError(f"users: expected at least two different ones, found {num_users}")
+    count = min(max(1, round(fraction * num_users)), num_users - 1)
+    chosen = np.zeros(num_users, bool)
+    chosen[np.random.default_rng(seed).choice(num_users, count, replace=False)] = True
+    return _split(codes.size, np.flatnonzero(chosen[codes]))
+
+
+def _split(num_rows: int, test: np.ndarray) -> Split:
+    kept = np.zeros(num_rows, bool)
+    kept[test] = True
+    return Split(np.flatnonzero(~kept), np.flatnonzero(kept))
+
+
+def _codes(users: Any) -> np.ndarray:
+    """Return a number from 0 for each row's user; equal users have equal numbers."""
+    values = _column(users, "users")
+    if values.dtype.kind == "O":
+        numbers: dict[Any, int] = {}
+        return np.array([numbers.setdefault(v, len(numbers)) for v in values.tolist()], np.int64)
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+
+
+def _times(times: Any, length: int | None = None) -> np.ndarray:
+    values = _column(times, "times")
+    if values.dtype.kind == "O":
+        try:
+            values = values.astype("datetime64[us]")
+        except (TypeError, ValueError):
+            values = values.astype(str)
+    if values.dtype.kind not in "iufM":
+        raise DataError(
+            f"times: expected a number or date for each row, found {values.dtype}, such as "
+            f"{values[0]!r}"
+        )
+    if length is not None and values.size != length:
+        raise DataError(f"times: expected one for each of {length} rows, found {values.size}")
+    return values
+
+
+def _column(given: Any, name: str) -> np.ndarray:
+    """Return one value for each row, none of them missing."""
+    values = np.asarray(given)
+    if values.ndim != 1:
+        raise DataError(f"{name}: expected one value for each row, found shape {values.shape}")
+    if values.dtype.kind == "O":
+        missing = np.array([no_value(v) or v != v for v in values.tolist()], bool)
+    elif values.dtype.kind in "fM":
+        missing = np.isnat(values) if values.dtype.kind == "M" else np.isnan(values)
+    else:
+        return values
+    if missing.any():
+        row = int(np.argmax(missing)) + 1
+        raise DataError(f"{name}: row {row} has none; fill it in or leave out the row")
+    return values
+
+
+def _check_fraction(fraction: float) -> None:
+    if not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
+        raise ConfigError(f"fraction: expected a number between 0 and 1, found {fraction!r}")

@@ -1,0 +1,1 @@
+"""What a score is made of, which pairs matter, and pictures of both."""

@@ -1,0 +1,1 @@
+"""Everything compiled: the vector type, optimizers, training, scoring."""

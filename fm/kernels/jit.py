@@ -1,0 +1,85 @@
+"""How fm compiles: the one decorator of all kernels, and where compiled code is kept.
+
+Compiled kernels are cached on disk where that is possible. A read-only installation without a
+home directory has no place for a cache; there the kernels are compiled in each process instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core.caching import FunctionCache
+
+# fastmath stays off: it would delete the tests for NaN; the fast flags sit on the operations of
+# fm.kernels.simd. error_model="numpy": Python's test for division by zero blocks vectorisation.
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "boundscheck": False,
+    "fastmath": False,
+}
+
+# numba's cache notices a change of a kernel's own file only. Kernels capture this number, so that
+# a change of anything they are made of gives them another key.
+_HERE = Path(__file__).parent
+SOURCE_VERSION = int.from_bytes(
+    hashlib.sha256(
+        b"".join(
+            (_HERE / name).read_bytes()
+            for name in (
+                "simd.py",
+                "optimizers.py",
+                "rows.py",
+                "minibatch.py",
+                "pairs.py",
+                "negatives.py",
+            )
+        )
+    ).digest()[:4],
+    "big",
+)
+
+
+def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a kernel on its first call; cached on disk if any directory for it is writable."""
+    compiled: Any = numba.njit(function, **_OPTIONS)
+    with contextlib.suppress(RuntimeError):  # "cannot cache function: no locator available"
+        compiled._cache = _LockedCache(function)
+    result: Callable[..., Any] = compiled
+    return result
+
+
+class _LockedCache(FunctionCache):
+    """numba's cache on disk, for one process at a time.
+
+    numba names the files of a function's compiled forms by counting, and writes the index before
+    the code: two processes that compile at the same time could get each other's code.
+    """
+
+    def load_overload(self, *args: Any) -> Any:
+        with self._alone():
+            return super().load_overload(*args)
+
+    def save_overload(self, *args: Any) -> Any:
+        with self._alone():
+            return super().save_overload(*args)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        try:
+            import fcntl
+
+            folder = Path(self.cache_path)
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = open(folder / "fm.lock", "a")  # noqa: SIM115  closed below
+        except (ImportError, OSError):  # no such locks here, or a read-only cache
+            yield
+            return
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

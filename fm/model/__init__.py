@@ -1,0 +1,1 @@
+"""The model, its score and its file."""

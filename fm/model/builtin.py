@@ -1,0 +1,493 @@
+"""Read and write the model artefact of Amazon SageMaker's built-in Factorization Machines.
+
+``model.tar.gz`` holds one file ``model_algo-1``, a ZIP of three: ``meta.json`` (hyperparameters as
+texts), ``symbol.json`` (an MXNet graph; its last node tells the task) and ``params`` (the arrays).
+No MXNet is needed; nothing is unpacked to the disk and nothing in the file is executed.
+
+The layout of ``params``, little endian (MXNet 1.x, ``src/ndarray/ndarray.cc``)::
+
+    u64 0x112, u64 0, u64 n, n arrays, u64 n, n names (u64 length, bytes: "arg:v")
+    array    u32 magic, then for V2 and V3: i32 storage type, [shape of the stored rows,] shape
+             then i32 device, i32 its number, i32 dtype, [i32 dtype and shape of the row numbers,]
+             the items, [the row numbers]
+    shape    u32 ndim (V3: i32), i64 each; before V1: the magic is ndim, then u32 each
+    storage  0 dense, 1 row_sparse: only the rows listed are stored, the others are zero
+
+Two sets of names are known: ``w0_weight (1,), w1_weight (N, 1), v (N, k)`` of the sparse network,
+and ``Linear_Plus_Bias_bias (1,), Linear_Plus_Bias_weight (1, N), v (k, N)`` of the dense one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import logging
+import math
+import os
+import re
+import struct
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import orjson
+
+from fm.config import CLASSIFIER, REGRESSOR, TrainConfig, parameters
+from fm.errors import ConfigError, FMError, ModelFileError
+from fm.formats.storage import atomic_output
+from fm.model.model import FILE_NAME, Model, read_safetensors
+
+log = logging.getLogger("fm")
+
+_LIST_MAGIC = 0x112
+_V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
+_DENSE, _ROW_SPARSE = 0, 1
+_DTYPES = {0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8", 7: "?"}
+_OUTPUTS = {"LinearRegressionOutput": REGRESSOR, "LogisticRegressionOutput": CLASSIFIER}
+_ARTIFACT_NAME = "model_algo-1"
+# What damaged or hostile bytes make gzip, tarfile, zipfile and struct raise.
+_DAMAGED = (
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def read_artifact(path: str | os.PathLike[str]) -> Model:
+    """Return the model in ``model.tar.gz``, or in the ``model_algo-1`` that it holds.
+
+    A ``model.tar.gz`` that holds our own ``model.safetensors`` is read too. Hyperparameters that
+    mean nothing here are left out, with a warning in the log.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is damaged, would unpack to far more than its size, or holds no model.
+
+    Examples
+    --------
+    >>> model = Model(1.0, [0.5, 0.25], [[2.0], [1.0]], TrainConfig(num_factors=1))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = write_artifact(model, Path(folder, "model.tar.gz"))
+    ...     read_artifact(file).score_row([0, 1])
+    3.75
+    """
+    source = str(path)
+    try:
+        with open(path, "rb") as file:
+            most = _most(os.fstat(file.fileno()).st_size)
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            return _read_tar(_Bounded(gzip.open(file), most)) if packed else _read_zip(file, most)
+    except FMError as err:
+        raise ModelFileError(f"{source}: {err}") from err
+    except _DAMAGED as err:
+        raise ModelFileError(
+            f"{source}: expected an artefact of the built-in algorithm (model.tar.gz or "
+            f"model_algo-1), found a damaged or another file ({err}); download it again"
+        ) from err
+
+
+def write_artifact(model: Model, path: str | os.PathLike[str]) -> Path:
+    """Write the model as the built-in algorithm would, and return the path.
+
+    A path that ends in ``.gz`` becomes the archive, any other the ``model_algo-1`` itself. The
+    artefact has no place for an encoder, fields or metrics: they stay behind.
+
+    Raises
+    ------
+    ConfigError
+        If the model is of a task that the built-in algorithm does not have.
+
+    Examples
+    --------
+    >>> model = Model(1.0, [0.5, 0.25], [[2.0], [1.0]], TrainConfig(num_factors=1))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_artifact(model, Path(folder, "model_algo-1")).stat().st_size > 0
+    True
+    """
+    path = Path(path)
+    if model.config.predictor_type not in _OUTPUTS.values():
+        raise ConfigError(
+            f"predictor_type: expected {' or '.join(_OUTPUTS.values())}, as the built-in algorithm "
+            f"has them, found {model.config.predictor_type}; keep the model in fm's own file"
+        )
+    members = {
+        "meta.json": orjson.dumps(_meta(model)),
+        "symbol.json": orjson.dumps(_symbol(model), option=orjson.OPT_INDENT_2),
+        "params": _params(model),
+    }
+    with atomic_output(path) as file:
+        if path.suffix != ".gz":
+            _write_zip(file, members)
+            return path
+        inner = io.BytesIO()
+        _write_zip(inner, members)
+        entry = tarfile.TarInfo(_ARTIFACT_NAME)
+        entry.size = inner.tell()
+        inner.seek(0)
+        # mtime=0: the same model gives the same bytes
+        with (
+            gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w|") as archive,
+        ):
+            archive.addfile(entry, inner)
+    return path
+
+
+# -- containers ----------------------------------------------------------------------------------
+
+
+def _most(size: int) -> int:
+    """Return what a file of `size` bytes may unpack to: weights hardly compress, bombs do."""
+    return max(256 << 20, 100 * size)
+
+
+class _Bounded:
+    """A stream that refuses to deliver more than `left` bytes."""
+
+    def __init__(self, file: Any, left: int) -> None:
+        self.file, self.left = file, left
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if self.left < 0:
+            raise ModelFileError("unpacks to more than 100 times its size; not a model")
+        return bytes(self.file.read(size))
+
+
+def _read_tar(stream: _Bounded) -> Model:
+    """Read the first model of a tar stream; names in it are compared, never used as paths."""
+    found = []
+    with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r|") as archive:
+        for member in archive:
+            name = member.name.rpartition("/")[2]
+            found.append(name)
+            if not member.isreg() or not re.fullmatch(rf"model_algo-\d+|{FILE_NAME}", name):
+                continue
+            if member.size > stream.left:
+                raise ModelFileError(f"{name} says it unpacks to {member.size} bytes; not a model")
+            content = cast(BinaryIO, archive.extractfile(member)).read()
+            if name != FILE_NAME:
+                return _read_zip(io.BytesIO(content), _most(len(content)))
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder, FILE_NAME)
+                file.write_bytes(content)
+                return read_safetensors(file, source=FILE_NAME)
+    raise ModelFileError(
+        f"expected {_ARTIFACT_NAME} or {FILE_NAME} in the archive, found "
+        f"{', '.join(found[:5]) or 'nothing'}"
+    )
+
+
+def _read_zip(file: BinaryIO, most: int) -> Model:
+    with zipfile.ZipFile(file) as archive:
+        members = {info.filename: info for info in archive.infolist()}
+        if "params" not in members:
+            raise ModelFileError(
+                f"expected meta.json, symbol.json and params in {_ARTIFACT_NAME}, found "
+                f"{', '.join(list(members)[:5]) or 'nothing'}"
+            )
+        content = {}
+        for name in {"meta.json", "symbol.json", "params"} & members.keys():
+            most -= members[name].file_size
+            if most < 0:
+                raise ModelFileError(f"{name} unpacks to more than 100 times its size")
+            content[name] = archive.read(members[name])
+    meta = _json_object(content.get("meta.json", b"{}"), "meta.json")
+    symbol = _json_object(content.get("symbol.json", b"{}"), "symbol.json")
+    given = meta.get("training_parameters", {})
+    if not isinstance(given, dict):
+        raise ModelFileError("meta.json: expected an object under training_parameters")
+    return _to_model(_read_params(content["params"]), _config(given, symbol))
+
+
+def _write_zip(file: BinaryIO, members: Mapping[str, bytes]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content)
+
+
+def _json_object(text: bytes, name: str) -> dict[str, Any]:
+    try:
+        value = orjson.loads(text)
+    except ValueError as err:
+        raise ModelFileError(f"{name}: expected JSON ({err})") from err
+    if not isinstance(value, dict):
+        raise ModelFileError(f"{name}: expected a JSON object, found {text[:40]!r}")
+    return value
+
+
+# -- hyperparameters -----------------------------------------------------------------------------
+
+
+def _config(given: Mapping[str, Any], symbol: Mapping[str, Any]) -> TrainConfig:
+    """Make the config of an artefact, without the values that mean nothing here."""
+    known = {parameter.name: parameter for parameter in parameters()}
+    kept: dict[str, Any] = {"optimizer": "sagemaker"}
+    for name, value in given.items():
+        try:
+            if name in known:
+                kept[name] = known[name].parse(value)
+            elif name in ("_learning_rate", "_wd"):
+                TrainConfig.from_strings({name: value})
+                kept[name] = value
+        except ConfigError as err:
+            log.warning("meta.json: left out %s", err)
+    if "predictor_type" not in kept:
+        kept["predictor_type"] = _task_of(symbol)
+    try:
+        return TrainConfig.from_strings(kept)
+    except ConfigError as err:  # values that do not belong together
+        log.warning("meta.json: left out all but the shape of the model: %s", err)
+        shape = ("predictor_type", "num_factors", "feature_dim", "optimizer")
+        return TrainConfig(**{name: kept[name] for name in shape if name in kept})
+
+
+def _task_of(symbol: Mapping[str, Any]) -> str:
+    """Return the task that the output of the graph tells."""
+    nodes = symbol.get("nodes")
+    for node in nodes if isinstance(nodes, list) else []:
+        if isinstance(node, dict) and node.get("op") in _OUTPUTS:
+            return _OUTPUTS[node["op"]]
+    raise ModelFileError(
+        "expected predictor_type in meta.json or an output of regression in symbol.json, found none"
+    )
+
+
+def _meta(model: Model) -> dict[str, Any]:
+    values = {**model.config.to_dict(), "feature_dim": model.num_features}
+    values["num_factors"] = model.num_factors
+    texts = {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in values.items()
+    }
+    return {
+        "version": 1,
+        "epoch_number": 1,
+        "training_parameters": texts,
+        "label_names": ["out_label"],
+    }
+
+
+# -- arrays --------------------------------------------------------------------------------------
+
+
+def _to_model(arrays: Mapping[str, np.ndarray], config: TrainConfig) -> Model:
+    def first(*names: str) -> np.ndarray | None:
+        return next((arrays[name] for name in names if name in arrays), None)
+
+    V = arrays.get("v")
+    if V is None or V.ndim != 2 or V.size == 0:
+        found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        raise ModelFileError(f"params: expected a matrix v, found {found or 'nothing'}")
+    w = first("w1_weight", "Linear_Plus_Bias_weight")
+    w0 = first("w0_weight", "Linear_Plus_Bias_bias")
+    dense = any(name.startswith("Linear_Plus_Bias") for name in arrays)
+    num_features = config.feature_dim
+    if num_features is None:
+        num_features = w.size if w is not None else V.shape[1 if dense else 0]
+    # The dense network's factors are (k, N); where k = N only the names tell.
+    if V.shape[0] != num_features or (dense and V.shape[1] == num_features):
+        V = V.T
+    if V.shape[0] != num_features or (w is not None and w.size != num_features):
+        raise ModelFileError(
+            f"params: expected factors and weights of {num_features} features, found v of shape "
+            f"{arrays['v'].shape} and weights of shape {None if w is None else w.shape}"
+        )
+    if w0 is not None and w0.size != 1:
+        raise ModelFileError(f"params: expected one bias, found an array of shape {w0.shape}")
+    return Model(
+        w0=0.0 if w0 is None else float(w0.ravel()[0]),  # use_bias=false, use_linear=false
+        w=np.zeros(num_features, np.float32) if w is None else w.ravel(),
+        V=V,
+        config=config,
+    )
+
+
+class _Bytes:
+    """The bytes of ``params``, read from front to back within their bounds."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def number(self, kind: str) -> int:
+        size = struct.calcsize(f"<{kind}")
+        if size > len(self.data) - self.at:
+            raise ModelFileError(
+                f"params: ends at byte {len(self.data)}, in the middle of a number"
+            )
+        (value,) = struct.unpack_from(f"<{kind}", self.data, self.at)
+        self.at += size
+        return int(value)
+
+    def items(self, dtype: int, shape: tuple[int, ...]) -> np.ndarray:
+        if dtype not in _DTYPES:
+            raise ModelFileError(f"params byte {self.at}: expected a dtype 0 to 7, found {dtype}")
+        kind, count = np.dtype(_DTYPES[dtype]), math.prod(shape)
+        if count * kind.itemsize > len(self.data) - self.at:
+            raise ModelFileError(
+                f"params byte {self.at}: expected {count} numbers of {kind.itemsize} bytes, found "
+                f"{len(self.data) - self.at} bytes; the file is cut off"
+            )
+        array = np.frombuffer(self.data, kind, count, self.at).reshape(shape)
+        self.at += array.nbytes
+        return array
+
+    def shape(self, magic: int) -> tuple[int, ...] | None:
+        """Return a shape, or None for an array that was never filled."""
+        legacy = magic not in (_V1, _V2, _V3)
+        ndim = magic if legacy else self.number("i" if magic == _V3 else "I")
+        if ndim == (-1 if magic == _V3 else 0):
+            return None
+        if not 0 <= ndim <= 8:
+            raise ModelFileError(
+                f"params byte {self.at}: not an array of MXNet ({ndim} dimensions)"
+            )
+        shape = tuple(self.number("I" if legacy else "q") for _ in range(ndim))
+        if min(shape, default=0) < 0:
+            raise ModelFileError(f"params byte {self.at}: expected a shape, found {shape}")
+        return shape
+
+
+def _read_params(data: bytes) -> dict[str, np.ndarray]:
+    """Return name -> array of an MXNet NDArray list."""
+    stream = _Bytes(data)
+    magic, _, count = (stream.number("Q") for _ in range(3))
+    if magic != _LIST_MAGIC:
+        raise ModelFileError(f"params: expected magic number 0x112, found {magic:#x}")
+    if count > 1000:
+        raise ModelFileError(f"params: expected a handful of arrays, found {count}")
+    arrays = [_read_array(stream) for _ in range(count)]
+    if (found := stream.number("Q")) != count:
+        raise ModelFileError(f"params: expected {count} names of arrays, found {found}")
+    names = []
+    for _ in range(count):
+        name = stream.items(3, (stream.number("Q"),)).tobytes().decode("utf-8", "replace")
+        names.append(name.removeprefix("arg:"))
+    if stream.at != len(data):
+        raise ModelFileError(
+            f"params: expected the end at byte {stream.at}, found {len(data)} bytes"
+        )
+    return dict(zip(names, arrays, strict=True))
+
+
+def _read_array(stream: _Bytes) -> np.ndarray:
+    magic = stream.number("I")
+    storage = stream.number("i") if magic in (_V2, _V3) else _DENSE
+    if storage not in (_DENSE, _ROW_SPARSE):
+        raise ModelFileError(
+            f"params byte {stream.at}: expected storage 0 (dense) or 1 (rows), found {storage}"
+        )
+    stored = stream.shape(magic) if storage == _ROW_SPARSE else None
+    shape = stream.shape(magic)
+    if shape is None:
+        return np.zeros(0, np.float32)
+    stream.number("q")  # where it was: device and its number
+    dtype = stream.number("i")
+    if storage == _DENSE:
+        return stream.items(dtype, shape)
+    row_dtype, rows_shape = stream.number("i"), stream.shape(magic)
+    values = stream.items(dtype, stored or ())
+    rows = stream.items(row_dtype, rows_shape or ())
+    return _expanded(values, rows, shape, _most(len(stream.data)))
+
+
+def _expanded(
+    values: np.ndarray, rows: np.ndarray, shape: tuple[int, ...], most: int
+) -> np.ndarray:
+    """Return a row_sparse array with its zeros."""
+    if values.shape != (rows.size, *shape[1:]) or rows.ndim != 1 or rows.dtype.kind != "i":
+        raise ModelFileError(
+            f"params: a row_sparse array of shape {shape} does not fit its stored rows "
+            f"{values.shape} and row numbers {rows.shape}"
+        )
+    if rows.size and (rows.min() < 0 or rows.max() >= shape[0] or np.diff(rows).min(initial=1) < 1):
+        raise ModelFileError(
+            f"params: the row numbers of a row_sparse array of shape {shape} are "
+            "not ascending in its range"
+        )
+    if values.itemsize * math.prod(shape) > most:
+        raise ModelFileError(
+            f"params: an array of shape {shape} unpacks to more than 100 times the size of the file"
+        )
+    array = np.zeros(shape, values.dtype)
+    array[rows] = values
+    return array
+
+
+def _params(model: Model) -> bytes:
+    arrays = {
+        "w0_weight": np.array([model.w0], "<f4"),
+        "w1_weight": model.w.reshape(-1, 1),
+        "v": model.V,
+    }
+    parts = [struct.pack("<QQQ", _LIST_MAGIC, 0, len(arrays))]
+    for name, array in arrays.items():
+        shape = struct.pack(f"<I{array.ndim}q", array.ndim, *array.shape)
+        cpu_float32 = struct.pack("<iii", 1, 0, 0)
+        items = np.ascontiguousarray(array, "<f4").tobytes()
+        if name == "w0_weight":
+            parts += [struct.pack("<Ii", _V2, _DENSE), shape, cpu_float32, items]
+        else:
+            rows = struct.pack("<iIq", 6, 1, len(array))
+            parts += [struct.pack("<Ii", _V2, _ROW_SPARSE), shape, shape, cpu_float32, rows, items]
+            parts.append(np.arange(len(array), dtype="<i8").tobytes())
+    parts.append(struct.pack("<Q", len(arrays)))
+    for name in arrays:
+        parts += [struct.pack("<Q", len(name) + 4), f"arg:{name}".encode()]
+    return b"".join(parts)
+
+
+def _symbol(model: Model) -> dict[str, Any]:
+    """Return the graph of the score as MXNet writes it: (operator, name, attributes, inputs)."""
+    n, k = model.num_features, model.num_factors
+    output = next(op for op, task in _OUTPUTS.items() if task == model.config.predictor_type)
+    row_sum = {"axis": "1", "keepdims": "True"}
+    nodes: list[tuple[str, str, dict[str, str], tuple[int, ...]]] = [
+        ("null", "data", {"__storage_type__": "2"}, ()),
+        ("null", "w1_weight", {"__shape__": f"({n}, 1)", "__storage_type__": "1"}, ()),
+        ("dot", "linear", {}, (0, 1)),
+        ("null", "w0_weight", {"__shape__": "(1,)"}, ()),
+        ("broadcast_add", "linear_and_bias", {}, (2, 3)),
+        ("null", "v", {"__shape__": f"({n}, {k})", "__storage_type__": "1"}, ()),
+        ("dot", "sums", {}, (0, 5)),
+        ("square", "squared_sums", {}, (6,)),
+        ("sum", "all_pairs", row_sum, (7,)),
+        ("square", "squared_data", {}, (0,)),
+        ("_square_sum", "squared_norms", row_sum, (5,)),
+        ("dot", "own_pairs", {}, (9, 10)),
+        ("elemwise_sub", "pairs", {}, (8, 11)),
+        ("_mul_scalar", "half_pairs", {"scalar": "0.5"}, (12,)),
+        ("elemwise_add", "score", {}, (4, 13)),
+        ("null", "out_label", {}, ()),
+        (output, "out", {}, (14, 15)),
+    ]
+    return {
+        "nodes": [
+            {
+                "op": op,
+                "name": name,
+                **({"attrs": attributes} if attributes else {}),
+                "inputs": [[i, 0, 0] for i in inputs],
+            }
+            for op, name, attributes, inputs in nodes
+        ],
+        "arg_nodes": [i for i, node in enumerate(nodes) if node[0] == "null"],
+        "node_row_ptr": list(range(len(nodes) + 1)),
+        "heads": [[len(nodes) - 1, 0, 0]],
+        "attrs": {"mxnet_version": ["int", 10301]},
+    }

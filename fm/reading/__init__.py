@@ -1,0 +1,1 @@
+"""Anything to a Dataset: files, frames, channels, request bodies."""

@@ -1,0 +1,1 @@
+"""The best items: exactly, for new people, and as vectors for other indexes."""

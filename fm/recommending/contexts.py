@@ -1,0 +1,247 @@
+"""Contexts: who or what is recommended for -> rows of features without an item. Floor 2.
+
+Decided here: what a context may be given as, and whose it is. Not decided here: what is recommended
+(``fm.recommending.recommender``).
+
+**A context** is a mapping of column names to values, such as ``{"user": 7, "hour": 20}``. Of the
+columns that it leaves out, those that describe a known user are as in the training data, and the
+others are unknown; columns of the item are ignored. The id of a user alone (a text
+or a whole number) stands for ``{user column: id}``. For a model without an encoder a user's id is
+the number of the feature, and the only mapping is ``{}``, of whom nothing is known. An unknown user
+is served as the model serves unknown users. Many contexts are a list, array or Series of these, a
+frame or Arrow table, a path (``pathlib``) of a file, or a sparse matrix of features. A table may
+leave out columns as a mapping may, but not all of them; a matrix tells all features.
+"""
+
+from __future__ import annotations
+
+import os
+import reprlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from fm.catalogue.catalogue import Catalogue, FeatureIds, csr_of_entries
+from fm.data.dataset import Dataset, checked_csr
+from fm.errors import ConfigError, DataError
+from fm.formats.cells import text_of
+from fm.formats.files import ragged
+
+if TYPE_CHECKING:
+    from fm.model.model import Model
+
+
+def listed(values: Any) -> Any:
+    """Return a Series, Index or array of one dimension as a list; anything else as it is.
+
+    Examples
+    --------
+    >>> listed(np.array([5.0, 6.0])), listed("ab")
+    ([5.0, 6.0], 'ab')
+    """
+    for method in ("tolist", "to_list", "to_pylist"):  # numpy and pandas, polars, Arrow
+        if hasattr(values, method) and getattr(values, "ndim", 1) == 1:
+            return getattr(values, method)()
+    return values
+
+
+class Contexts:
+    """Reads the contexts of a model with a catalogue.
+
+    Examples
+    --------
+    >>> from fm.config import TrainConfig
+    >>> from fm.model.model import Model
+    >>> from fm.reading.read import read
+    >>> data = read({"user": [1, 1, 2], "film": ["A", "B", "B"], "rating": [1, 2, 3]})
+    >>> model = Model(2, [0] * 6, [[0]] * 6, TrainConfig(num_factors=1), encoder=data.encoder)
+    >>> contexts = Contexts(model, data.catalogue)
+    >>> X = contexts.read([2, "a stranger"])
+    >>> X.toarray().astype(int).tolist()
+    [[0, 0, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]]
+    >>> contexts.users_of(X).tolist()
+    [1, -1]
+    """
+
+    def __init__(self, model: Model, catalogue: Catalogue) -> None:
+        self.model = model
+        self.catalogue = catalogue
+
+    @property
+    def user_ids(self) -> Sequence[str]:
+        """What the users of the training data are called, in the order of their features."""
+        encoder = self.model.encoder if self._user_is_column else None
+        return FeatureIds(self.catalogue.user_keys, encoder)
+
+    def read(self, rows: Any) -> sp.csr_matrix:
+        """Return contexts (see the module) as rows of features, without the item side.
+
+        Raises
+        ------
+        DataError
+            If they cannot be read.
+        ConfigError
+            If they are users' ids and the catalogue has no user column.
+        """
+        return self.catalogue.contexts(self._rows(rows))
+
+    def _rows(self, rows: Any) -> sp.csr_matrix:
+        if isinstance(rows, Dataset) or sp.issparse(rows):
+            return self.model.as_dataset(rows).X
+        if isinstance(rows, Mapping) or _is_id(rows):
+            rows = [rows]
+        if hasattr(rows, "columns") or hasattr(rows, "schema") or isinstance(rows, os.PathLike):
+            return self._of_table(rows)
+        rows, found = listed(rows), type(rows).__name__
+        if isinstance(rows, (list, tuple)):
+            if not len(rows):
+                return sp.csr_matrix((0, self.model.num_features), dtype=np.float32)
+            if _is_id(rows[0]):
+                return self.of_users(rows)
+            if isinstance(rows[0], Mapping):
+                return self._of_mappings(rows)
+            found += f" that begins with {reprlib.repr(rows[0])}"
+        raise DataError(
+            "context: expected a user's id, a mapping of columns to values, a list of either, a "
+            f"frame, a path or a sparse matrix, found {found}"
+        )
+
+    def _encoder(self) -> Any:
+        if self.model.encoder is None:
+            raise DataError(
+                "context: the model was trained on feature numbers and has no encoder for named "
+                f"columns; pass user ids or a sparse matrix of {self.model.num_features} features"
+            )
+        return self.model.encoder
+
+    def _of_mappings(self, rows: Sequence[Mapping[str, Any]]) -> sp.csr_matrix:
+        if self.model.encoder is None and all(isinstance(row, Mapping) and not row for row in rows):
+            return sp.csr_matrix((len(rows), self.model.num_features), dtype=np.float32)
+        X = self._encoder().encode_rows(rows, columns=self._context_columns)
+        columns = self.catalogue.user_columns
+        return self._completed(X, {name: [name not in row for row in rows] for name in columns})
+
+    def _of_table(self, rows: Any) -> sp.csr_matrix:
+        import pyarrow as pa
+
+        from fm.formats.frames import source_of
+        from fm.formats.tables import read_table
+
+        encoder, expected = self._encoder(), self._context_columns
+        table = read_table(rows, expect=expected)
+        if not expected:  # a model of items alone: every context is alike
+            return sp.csr_matrix((table.num_rows, self.model.num_features), dtype=np.float32)
+        left_out = [name for name in expected if name not in table.column_names]
+        if len(left_out) == len(expected):
+            raise DataError(
+                f"{source_of(table)}: expected some of the columns {', '.join(expected)}, found "
+                f"only {', '.join(table.column_names)}"
+            )
+        for name in left_out:
+            table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
+        X = encoder.transform(table, columns=expected)
+        return self._completed(X, {n: n in left_out for n in self.catalogue.user_columns})
+
+    def _completed(self, X: sp.csr_matrix, left_out: Mapping[str, Any]) -> sp.csr_matrix:
+        """Return X with what training knows of its users in place of the columns left out.
+
+        `left_out` says of each of the users' columns which rows, or whether all, do not tell it.
+        """
+        users, fields = self.catalogue.users, self._encoder().fields
+        if users is None or not any(map(np.any, left_out.values())):
+            return X
+        numbers = self.users_of(X)
+        if not (numbers >= 0).any():
+            return X
+        begins = users.indptr[numbers]
+        counts = np.where(numbers < 0, 0, users.indptr[numbers + 1] - begins)
+        known, known_rows = ragged(begins, counts), np.repeat(np.arange(X.shape[0]), counts)
+        wanted = np.zeros((X.shape[0], len(self._encoder().columns)), bool)
+        for number, name in enumerate(self._encoder().field_names):
+            wanted[:, number] = left_out.get(name, False)
+        known_fields = fields[users.indices[known]]
+        kept = wanted[known_rows, known_fields]
+        known, known_rows, known_fields = known[kept], known_rows[kept], known_fields[kept]
+        # A user that was added to the model has nothing in these columns: they stay unknown.
+        taken = np.zeros_like(wanted)
+        taken[known_rows, known_fields] = True
+        rows = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
+        told = ~taken[rows, fields[X.indices]]
+        rows = np.concatenate([rows[told], known_rows])
+        indices = np.concatenate([X.indices[told], users.indices[known]])
+        data = np.concatenate([X.data[told], users.data[known]])
+        return csr_of_entries(rows, indices, data, X.shape)
+
+    def of_users(self, ids: Sequence[Any]) -> sp.csr_matrix:
+        """Return one row for each user's id; see :meth:`read`."""
+        name = self.catalogue.user
+        if not name:
+            raise ConfigError(
+                "context: the model does not know which column is the user; pass mappings, or "
+                "train it on data read with user=..."
+            )
+        for wrong in (i for i in ids if not _is_id(i)):
+            raise DataError(f"context: expected the id of a {name}, found {wrong!r}")
+        if self._user_is_column:
+            return self._of_mappings([{name: i} for i in ids])
+        numbers = [self._user_feature(i) for i in ids]
+        X = sp.csr_matrix(
+            (np.ones(len(ids)), numbers, range(len(ids) + 1)),
+            shape=(len(ids), self.model.num_features),
+        )
+        return checked_csr(X)
+
+    def _user_feature(self, user: Any) -> int:
+        text = text_of(user) or ""  # 7.0 is 7
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 11 else -1
+        if not 0 <= number < self.model.num_features or not self.user_features[number]:
+            keys = self.catalogue.user_keys
+            span = f", one of {keys.size} from {keys[0]} to {keys[-1]}" if keys.size else ""
+            raise DataError(
+                f"{self.catalogue.user}: expected the number of a user's feature{span}, found "
+                f"{user!r}"
+            )
+        return number
+
+    @property
+    def _user_is_column(self) -> bool:
+        encoder = self.model.encoder
+        return encoder is not None and self.catalogue.user in encoder.field_names
+
+    @cached_property
+    def _context_columns(self) -> list[str]:
+        """The encoder's columns that are not on the item side."""
+        encoder = self._encoder()
+        of_item = set(np.unique(encoder.fields[self.catalogue.item_side]).tolist())
+        return [name for i, name in enumerate(encoder.field_names) if i not in of_item]
+
+    @cached_property
+    def user_features(self) -> np.ndarray:
+        """Which features are of the user column, that of unknown users included."""
+        mask = np.zeros(self.model.num_features, bool)
+        mask[self.catalogue.user_keys] = True
+        if self.model.fields is not None and self.catalogue.user in self.model.field_names:
+            mask[self.model.feature_indices(self.catalogue.user)] = True
+        elif self._user_is_column:
+            encoder = self._encoder()
+            mask |= encoder.fields == encoder.field_names.index(self.catalogue.user)
+        return mask
+
+    def users_of(self, X: sp.csr_matrix) -> np.ndarray:
+        """Return the number of the user in each context; -1 for strangers."""
+        keys = self.catalogue.user_keys
+        users = np.full(X.shape[0], -1, np.int64)
+        if keys.size:
+            places = np.minimum(np.searchsorted(keys, X.indices), keys.size - 1)
+            at = np.flatnonzero(keys[places] == X.indices)
+            users[np.searchsorted(X.indptr, at, side="right") - 1] = places[at]
+        return users
+
+
+def _is_id(value: Any) -> bool:
+    if isinstance(value, (float, np.floating)):
+        return value.is_integer()  # pandas makes floats of integers with gaps
+    return isinstance(value, (str, int, np.integer))

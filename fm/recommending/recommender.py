@@ -1,0 +1,547 @@
+"""Recommender: the best items for a context, exactly as scoring every item would find them.
+
+Decided here: what a context is, which items may be recommended, and what comes back. Not decided
+here: what the items are (``fm.catalogue.catalogue``), how the best are found
+(``fm.recommending.topk``). Floor 2.
+
+A row has two sides, the item's and the context's (see ``fm.catalogue.catalogue``). With, for one
+side, ``s = sum_j x_j v_j``, ``l = sum_j w_j x_j`` and ``q = (|s|^2 - sum_j x_j^2 |v_j|^2) / 2``,
+the pairs within the side, the score of context c and item i is
+
+    w0 + l_c + q_c + l_i + q_i + <s_c, s_i>
+
+so that the items need ``s_i`` and ``b_i = l_i + q_i`` once for all contexts, and a context is one
+vector. All contexts together are one matrix product.
+
+What a context may be given as is said in ``fm.recommending.contexts``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import scipy.sparse as sp
+
+from fm.catalogue.catalogue import Catalogue, without
+from fm.data.dataset import all_finite
+from fm.errors import ConfigError, DataError
+from fm.recommending.contexts import Contexts, listed
+from fm.recommending.topk import TopK, top_k
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from fm.model.model import Model
+
+BLOCK, _ITEMS = 4096, 1 << 20  # contexts, and items for them, that are best answered together
+SIMILARITIES = ("cosine", "inner")
+
+
+class Sides(NamedTuple):
+    """One side of rows: vectors and what is added to their inner products.
+
+    Attributes
+    ----------
+    vectors : ndarray of float32, shape (n, num_factors)
+        The sum of the factors of a side's features.
+    bias : ndarray of float32, shape (n,)
+        Of items: linear terms and pairs within the side. Of contexts: the model's bias, too.
+    """
+
+    vectors: np.ndarray
+    bias: np.ndarray
+
+
+class Folded(Protocol):
+    """Parameters for a user the model does not know: one weight and one vector."""
+
+    @property
+    def w(self) -> float:
+        """The weight."""
+
+    @property
+    def v(self) -> np.ndarray:
+        """The factors, shape (num_factors,)."""
+
+
+class Similar(NamedTuple):
+    """Ids and similarities, the most similar first."""
+
+    ids: list[str]
+    scores: np.ndarray
+
+
+class Recommendations(NamedTuple):
+    """The items recommended for each context, best first.
+
+    Attributes
+    ----------
+    numbers : ndarray of int32, shape (num_contexts, k)
+        Numbers of items in the catalogue; -1 where a context has fewer items left.
+    scores : ndarray of float32, shape (num_contexts, k)
+        Their raw scores, as ``Model.scores`` gives them; nan where there is no item.
+    catalogue : Catalogue
+        What the numbers mean.
+    """
+
+    numbers: np.ndarray
+    scores: np.ndarray
+    catalogue: Catalogue
+
+    def ids(self) -> list[list[str]]:
+        """Return the ids of the items of each context, without gaps at the end."""
+        ids = self.catalogue.item_ids
+        return [[ids[number] for number in row if number >= 0] for row in self.numbers.tolist()]
+
+    def to_table(self, contexts: Sequence[Any] | None = None) -> pa.Table:
+        """Return a table with a row for each item: context, rank (from 1), item, score.
+
+        Parameters
+        ----------
+        contexts : sequence, optional
+            What to call each context, such as user ids; the default is its number from 0.
+
+        Raises
+        ------
+        DataError
+            If there are not as many as contexts.
+        """
+        import pyarrow as pa
+
+        if contexts is not None and len(contexts) != len(self.numbers):
+            raise DataError(
+                f"contexts: expected a name for each of {len(self.numbers)} contexts, found "
+                f"{len(contexts)}"
+            )
+        rows, ranks = np.nonzero(self.numbers >= 0)
+        called: Any = pa.array(rows)
+        if contexts is not None:
+            called = pa.array(contexts).take(called)
+        used, places = np.unique(self.numbers[rows, ranks], return_inverse=True)
+        ids = self.catalogue.item_ids
+        names = pa.array([ids[number] for number in used.tolist()], pa.string())
+        return pa.table(
+            {
+                "context": called,
+                "rank": pa.array((ranks + 1).astype(np.int32)),
+                "item": names.take(pa.array(places)),
+                "score": pa.array(self.scores[rows, ranks]),
+            }
+        )
+
+
+def side_vectors(model: Model, X: sp.csr_matrix) -> Sides:
+    """Return vectors and biases of rows that hold one side; the model's own bias is not in it.
+
+    Parameters
+    ----------
+    model : Model
+    X : csr_matrix of float32, shape (n, num_features)
+    """
+    V, features = model.V, X.indices
+    if 4 * X.nnz < model.num_features:  # a request does not read the whole model
+        used, features = np.unique(features, return_inverse=True)
+        V = V[used]
+    X2 = sp.csr_matrix((np.square(X.data), features, X.indptr), shape=(X.shape[0], len(V)))
+    with np.errstate(over="ignore", invalid="ignore"):  # whoever uses the scores looks at them
+        vectors = np.ascontiguousarray(X @ model.V)
+        squares = X2 @ np.einsum("ij,ij->i", V, V)
+        pairs = np.float32(0.5) * (np.einsum("ij,ij->i", vectors, vectors) - squares)
+        return Sides(vectors, np.asarray(X @ model.w + pairs, np.float32))
+
+
+class Recommender:
+    """Recommends the items of a catalogue with a model.
+
+    Parameters
+    ----------
+    model : Model
+    catalogue : Catalogue, optional
+        The items; the default is the model's own.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no catalogue.
+
+    Examples
+    --------
+    >>> from fm.catalogue.finding import catalogue_of
+    >>> from fm.config import TrainConfig
+    >>> from fm.model.model import Model
+    >>> from fm.reading.read import read
+    >>> data = read({"user": [1, 1, 2], "film": ["A", "B", "B"], "rating": [1, 2, 3]})
+    >>> data.encoder.feature_names[:]
+    ['user=<unknown>', 'user=1', 'user=2', 'film=<unknown>', 'film=B', 'film=A']
+    >>> model = Model(2, [0, 0, 1, 0, 3, 1], [[0], [1], [-1], [0], [0], [1]],
+    ...               TrainConfig(num_factors=1), encoder=data.encoder)
+    >>> recommender = Recommender(model, catalogue_of(data))
+    >>> recommender.recommend(2).ids()  # they have met B
+    [['A']]
+    >>> best = recommender.recommend([{"user": 2}, {"user": "a stranger"}], exclude=None)
+    >>> best.ids(), best.scores.tolist()
+    ([['B', 'A'], ['B', 'A']], [[6.0, 3.0], [5.0, 3.0]])
+    """
+
+    def __init__(self, model: Model, catalogue: Catalogue | None = None) -> None:
+        if catalogue is None:
+            catalogue = getattr(model, "catalogue", None)
+        if catalogue is None:
+            raise ConfigError(
+                "recommend: the model does not know which of its features are items; train it on "
+                "data read with item=..., the column (or range of features) of the items"
+            )
+        if catalogue.items.shape[1] != model.num_features:
+            raise ConfigError(
+                f"catalogue: expected items of the model's {model.num_features} features, found "
+                f"{catalogue.items.shape[1]}"
+            )
+        self.model = model
+        self.catalogue = catalogue
+        self._reader = Contexts(model, catalogue)
+
+    def __repr__(self) -> str:
+        return f"Recommender({self.catalogue!r})"
+
+    # -- sides -----------------------------------------------------------------------------------
+
+    @cached_property
+    def item_sides(self) -> Sides:
+        """Vectors and biases of all items."""
+        return side_vectors(self.model, self.catalogue.items)
+
+    def context_sides(self, rows: Any, *, folded: Folded | None = None) -> Sides:
+        """Return vectors and biases of contexts; the bias holds the model's own.
+
+        Parameters
+        ----------
+        rows : contexts
+            See ``fm.recommending.contexts``.
+        folded : object with w and v, optional
+            Takes the place of the user's features in all these contexts.
+
+        Raises
+        ------
+        DataError
+            If a context cannot be read, its numbers are too large, or `folded` does not fit.
+        """
+        return self._sides_of(self.contexts(rows), folded)
+
+    def _sides_of(self, X: sp.csr_matrix, folded: Folded | None) -> Sides:
+        if folded is not None:
+            X = without(X, self._reader.user_features)
+        vectors, bias = side_vectors(self.model, X)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if folded is not None:
+                v = np.asarray(folded.v, np.float32)
+                if v.shape != (self.model.num_factors,):
+                    raise DataError(
+                        f"folded: expected v of shape ({self.model.num_factors},), found {v.shape}"
+                    )
+                bias = bias + (np.float32(folded.w) + vectors @ v)
+                vectors = vectors + v
+            bias = bias + np.float32(self.model.w0)
+        if not all_finite(bias) or not all_finite(vectors):
+            raise DataError("context: its score is not a finite number; its values are too large")
+        return Sides(vectors, bias)
+
+    def item_vectors(self) -> np.ndarray:
+        """Return ``[s_i, b_i]`` of all items, float32, shape (num_items, num_factors + 1).
+
+        The inner product with a row of :meth:`context_vectors` is the score but for a constant of
+        the context, which changes no order.
+        """
+        return np.column_stack(self.item_sides)
+
+    def context_vectors(self, rows: Any) -> np.ndarray:
+        """Return ``[s_c, 1]`` of contexts, float32; see :meth:`item_vectors`."""
+        vectors = self.context_sides(rows).vectors
+        return np.column_stack([vectors, np.ones(len(vectors), np.float32)])
+
+    # -- contexts --------------------------------------------------------------------------------
+
+    @property
+    def user_ids(self) -> Sequence[str]:
+        """What the users of the training data are called, in the order of their features."""
+        return self._reader.user_ids
+
+    def contexts(self, rows: Any) -> sp.csr_matrix:
+        """Return contexts as rows of features, without the item side.
+
+        Raises
+        ------
+        DataError
+            If they cannot be read.
+        ConfigError
+            If they are users' ids and the catalogue has no user column.
+        """
+        return self._reader.read(rows)
+
+    def with_items(self, table: Any, *, item: str | None = None) -> Recommender:
+        """Return a recommender of the same model for the items of a table.
+
+        Parameters
+        ----------
+        table : frame, Arrow table, dict of columns, or path
+            A row for each item: its id and the columns that describe it. Items that training did
+            not meet are scored by these columns.
+        item : str, optional
+            The column of the ids; the default is called as in the training data.
+
+        Raises
+        ------
+        ConfigError
+            If the model has no encoder, or its items are no column of it.
+        DataError
+            If the table cannot be read, a column is missing, or an id is missing or occurs twice.
+        """
+        from fm.catalogue.item_table import catalogue_of_table
+
+        made = catalogue_of_table(self.model.encoder, self.catalogue, table, item=item)
+        return Recommender(self.model, made)
+
+    # -- recommending ----------------------------------------------------------------------------
+
+    def block_size(self, k: int) -> int:
+        """Return how many contexts to answer together: as many as fit in memory with `k` items."""
+        _check_k(k)
+        return max(1, min(BLOCK, _ITEMS // min(int(k), max(1, self.catalogue.num_items))))
+
+    def recommend(
+        self,
+        context: Any,
+        k: int = 10,
+        *,
+        exclude: Any = "seen",
+        candidates: Iterable[Any] | None = None,
+        folded: Folded | None = None,
+    ) -> Recommendations:
+        """Return the `k` items with the highest scores for one context, or for each of many.
+
+        Equal scores stand in the order of the catalogue. A context with fewer than `k` items left
+        gets those; the result is never wider than the number of candidates.
+
+        Parameters
+        ----------
+        context : one context or many
+            See ``fm.recommending.contexts``. The result has one row for each, also for a single
+            one.
+        k : int
+            How many.
+        exclude : "seen", None, list of item ids, or list of such lists
+            Items not to recommend: those that the context's user met in the training data
+            (strangers met none), none, these, or, for each context, its own.
+        candidates : iterable of item ids, optional
+            Only these are recommended; None: all items.
+        folded : object with w and v, optional
+            Parameters found for a new user, in the place of the user's own.
+
+        Raises
+        ------
+        ConfigError
+            If `k` or `exclude` is not one of the above.
+        DataError
+            If an item does not exist, or a context cannot be read.
+        """
+        return self._recommend(self.contexts(context), k, exclude, self._chosen(candidates), folded)
+
+    def recommend_all(
+        self,
+        k: int = 10,
+        *,
+        exclude: Any = "seen",
+        candidates: Iterable[Any] | None = None,
+    ) -> Iterator[tuple[list[str], Recommendations]]:
+        """Yield (user ids, their recommendations) until all users of the training data are served.
+
+        Columns that describe the user are as in training, the others unknown. Parameters and errors
+        are those of :meth:`recommend`, but `exclude` cannot be one list for each user.
+        """
+        chosen, size = self._chosen(candidates), self.block_size(k)
+        for begin in range(0, self.catalogue.num_users, size):
+            ids = list(self.user_ids[begin : begin + size])
+            yield ids, self._recommend(self.contexts(ids), k, exclude, chosen, None)
+
+    def _chosen(self, candidates: Iterable[Any] | None) -> np.ndarray | None:
+        if candidates is None:
+            return None
+        if isinstance(candidates, (str, bytes)) or not isinstance(candidates, Iterable):
+            raise ConfigError(f"candidates: expected a list of item ids, found {candidates!r}")
+        return np.unique(self.catalogue.item_numbers(candidates))
+
+    def _recommend(
+        self,
+        X: sp.csr_matrix,
+        k: int,
+        exclude: Any,
+        chosen: np.ndarray | None,
+        folded: Folded | None,
+    ) -> Recommendations:
+        _check_k(k)
+        left_out = self._excluded(exclude, X)
+        contexts = self._sides_of(X, folded)
+        vectors, bias = self.item_sides
+        if chosen is not None:
+            vectors, bias = vectors[chosen], bias[chosen]
+            left_out = None if left_out is None else _within(left_out, chosen)
+        if not len(bias):
+            empty = np.zeros((X.shape[0], 0))
+            return Recommendations(empty.astype(np.int32), empty.astype(np.float32), self.catalogue)
+        numbers, scores = top_k(
+            contexts.vectors, vectors, bias, min(int(k), len(bias)), exclude=left_out
+        )
+        if chosen is not None:
+            numbers = np.where(numbers < 0, np.int32(-1), chosen[numbers])
+        return Recommendations(numbers, scores + contexts.bias[:, None], self.catalogue)
+
+    def _excluded(self, exclude: Any, X: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return (indptr, item numbers) of what each context must not get."""
+        num_rows = X.shape[0]
+        if exclude is None:
+            return None
+        if isinstance(exclude, str):
+            if exclude != "seen":
+                raise ConfigError(
+                    f"exclude: expected 'seen', None, or lists of item ids, found {exclude!r}"
+                )
+            seen = self.catalogue.seen
+            if seen is None or not seen.shape[0]:
+                return None
+            users = self._reader.users_of(X)
+            begins = seen.indptr[users]
+            counts = np.where(users >= 0, seen.indptr[users + 1] - begins, 0)
+            indptr = np.concatenate([[0], np.cumsum(counts)])
+            entries = np.arange(indptr[-1]) + np.repeat(begins - indptr[:-1], counts)
+            return indptr, seen.indices[entries]
+        if isinstance(exclude, (bytes, Mapping)) or not isinstance(exclude, Iterable):
+            raise ConfigError(
+                f"exclude: expected 'seen', None, or lists of item ids, found {exclude!r}"
+            )
+        lists = [listed(part) for part in listed(exclude)]
+        if lists and all(isinstance(part, _LISTS) for part in lists):
+            if len(lists) != num_rows:
+                raise DataError(
+                    f"exclude: expected one list for each of {num_rows} contexts, found "
+                    f"{len(lists)}"
+                )
+            parts = [self.catalogue.item_numbers(part) for part in lists]
+        else:
+            parts = [self.catalogue.item_numbers(lists)] * num_rows
+        indptr = np.concatenate([[0], np.cumsum([part.size for part in parts], dtype=np.int64)])
+        return indptr, np.concatenate(parts) if parts else np.zeros(0, np.int32)
+
+    # -- what is alike ---------------------------------------------------------------------------
+
+    def similar_items(self, item: Any, k: int = 10, *, similarity: str = "cosine") -> Similar:
+        """Return the `k` items most similar to one, which is not among them.
+
+        Parameters
+        ----------
+        item : str or int
+            Its id.
+        k : int
+            How many; there are fewer if the catalogue is smaller.
+        similarity : {"cosine", "inner"}
+            Of the items' vectors: their cosine, or their inner product. The items' biases are not
+            in it.
+
+        Raises
+        ------
+        DataError
+            If there is no such item.
+        ConfigError
+            If `k` or `similarity` is wrong.
+        """
+        number = self.catalogue.item_number(item)
+        vectors = self.item_sides.vectors
+        best = _most_similar(vectors, self._item_directions, number, k, similarity)
+        return _named(best, self.catalogue.item_ids)
+
+    def similar_users(self, user: Any, k: int = 10, *, similarity: str = "cosine") -> Similar:
+        """Return the `k` users most similar to one; as :meth:`similar_items`, by user id."""
+        number = self._reader.users_of(self._reader.of_users([user]))[0]
+        if number < 0:
+            raise DataError(
+                f"{self.catalogue.user}: expected one of the {self.catalogue.num_users} users of "
+                f"the training data, found {user!r}"
+            )
+        vectors = self.model.V[self.catalogue.user_keys]
+        best = _most_similar(vectors, None, int(number), k, similarity)
+        return _named(best, self.user_ids)
+
+    @cached_property
+    def _item_directions(self) -> np.ndarray:
+        return _directions(self.item_sides.vectors)
+
+
+def recommend(
+    recommender: Recommender,
+    context: Any,
+    k: int,
+    exclude: Any,
+    candidates: Any,
+    ratings: Mapping[Any, Any] | None,
+    liked: Any,
+) -> Recommendations:
+    """Recommend, perhaps to somebody of whom only a few ratings are known; see Model.recommend."""
+    if ratings is None and liked is None:
+        if context is None:
+            raise ConfigError("recommend: expected a context (such as a user's id), found None")
+        return recommender.recommend(context, k, exclude=exclude, candidates=candidates)
+    from fm.recommending.folding import fold_ratings
+
+    X = recommender.contexts({} if context is None else context)
+    folded, met = fold_ratings(recommender.model, recommender.catalogue, X, ratings, liked)
+    if isinstance(exclude, str) and exclude == "seen":
+        exclude = met
+    return recommender.recommend(X, k, exclude=exclude, candidates=candidates, folded=folded)
+
+
+_LISTS = (list, tuple, set, frozenset)
+
+
+def _check_k(k: Any) -> None:
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ConfigError(f"k: expected an integer of at least 1, found {k!r}")
+
+
+def _within(
+    entries: tuple[np.ndarray, np.ndarray], chosen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return lists of items as positions in `chosen` (ascending); the others are dropped."""
+    indptr, numbers = entries
+    if not chosen.size:
+        return np.zeros_like(indptr), numbers[:0]
+    places = np.minimum(np.searchsorted(chosen, numbers), chosen.size - 1)
+    keep = chosen[places] == numbers
+    return np.concatenate([[0], np.cumsum(keep)])[indptr], places[keep]
+
+
+def _directions(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors of length 1; that of no length stays so."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    return (vectors / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
+
+
+def _most_similar(
+    vectors: np.ndarray, directions: np.ndarray | None, number: int, k: int, similarity: str
+) -> TopK:
+    if similarity not in SIMILARITIES:
+        raise ConfigError(
+            f"similarity: expected one of {', '.join(SIMILARITIES)}, found {similarity!r}"
+        )
+    _check_k(k)
+    if similarity == "cosine":
+        vectors = _directions(vectors) if directions is None else directions
+    itself = np.array([0, 1]), np.array([number])
+    zeros = np.zeros(len(vectors), np.float32)
+    count = min(int(k), len(vectors))
+    return top_k(vectors[number : number + 1], vectors, zeros, count, exclude=itself)
+
+
+def _named(best: TopK, ids: Sequence[str]) -> Similar:
+    found = best.numbers[0] >= 0
+    return Similar([ids[i] for i in best.numbers[0][found].tolist()], best.scores[0][found])

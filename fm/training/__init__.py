@@ -1,0 +1,1 @@
+"""The loop over epochs, the solvers that change the parameters, checkpoints."""
