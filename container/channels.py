@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from container.paths import Paths
-from fm.config import CLASSIFIER, RANKER, TrainConfig
+from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError, FMError
 from fm.formats.files import data_files, head_of, looks_like
 from fm.formats.guess import guess_format
 from fm.formats.tables import iter_batches
-from fm.measures.losses import first_wrong_label
 from fm.reading.read import TABLES, TARGETS, read
 
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
@@ -170,7 +169,7 @@ def read_all(
         If data are missing or wrong; the message names channel, file and row or record.
     """
     data: dict[str, Dataset] = {}
-    ranker = config.predictor_type == RANKER
+    ranker = config.task.ranks
     like: dict[str, Any] = {}
     for name in sorted(found, key=lambda name: (name != TRAIN, name)):
         channel = found[name]
@@ -269,10 +268,10 @@ def _check_labels(
     config: TrainConfig,
 ) -> None:
     """Refuse labels that a classifier cannot learn, and name the file and the row."""
-    if config.predictor_type != CLASSIFIER:
+    if config.task.ranks:
         return
     y = data.targets
-    first = first_wrong_label(y)
+    first = config.task.first_wrong_target(y)
     if first is None:
         return
     row, place = first, str(channel.place)
@@ -286,10 +285,7 @@ def _check_labels(
                 break
             row -= rows
     what = "record" if form == "recordio" else "row"
-    raise DataError(
-        f"{place} {what} {row + 1}: label {y[first]:g}, but a binary classifier expects 0 or "
-        "1; convert the labels or use predictor_type=regressor"
-    )
+    raise DataError(config.task.wrong_target(f"{place} {what} {row + 1}", float(y[first])))
 
 
 _FOR_ONE_FILE = frozenset(

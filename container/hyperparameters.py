@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fm.cli.options import data_options, names
-from fm.config import CLASSIFIER, RANKER, REGRESSOR, Parameter, TrainConfig
+from fm.config import Parameter, TrainConfig
 from fm.errors import ConfigError
+from fm.tasks import REGRESSOR, TASKS
 
 _LISTS = ("categorical", "numeric", "multi", "history", "ignore", "names", "item_columns")
 _KINDS: dict[type, tuple[str, ...]] = {
@@ -63,11 +64,11 @@ def parse(given: Mapping[str, Any]) -> Hyperparameters:
     >>> asked.config.epochs, asked.reading
     (3, {'categorical': ['user', 'film']})
     """
-    problems = []
+    problems, names = [], list(TASKS)
     if _missing(given.get("predictor_type")):
         problems.append(
-            f"predictor_type: missing required hyperparameter; set {REGRESSOR}, {CLASSIFIER} or "
-            f"{RANKER}"
+            "predictor_type: missing required hyperparameter; set "
+            f"{', '.join(names[:-1])} or {names[-1]}"
         )
     config, reading = TrainConfig(), {}
     try:

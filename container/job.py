@@ -28,7 +28,7 @@ from container.logs import TrainingLog
 from container.paths import Paths
 from container.stopping import Stop
 from fm.cli.options import naming
-from fm.config import RANKER, TrainConfig
+from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, ModelFileError
 from fm.model.model import FILE_NAME, Model
@@ -115,12 +115,12 @@ def _train(
 
 def _measured(model: Model, train: Dataset, test: Dataset) -> dict[str, float]:
     """Return how good a model is on the test channel."""
-    task = model.config.predictor_type
-    if task != RANKER:
+    task = model.task
+    if not task.ranks:
         total = logs.sums(task, model.scores(test), test.targets, test.weight)
-        return logs.measured(task, total)
+        return task.of_sums(*total.tolist())
     from fm.kernels.negatives import known_pairs
-    from fm.training.ranker import Judge
+    from fm.training.judging import ListJudge
 
     catalogue = model.catalogue
     assert catalogue is not None  # a ranker has one
@@ -137,7 +137,9 @@ def _measured(model: Model, train: Dataset, test: Dataset) -> dict[str, float]:
         log.info("channel %s: %d rows are ranked, drawn from %d", TEST, most, rows.size)
         rng = np.random.default_rng(model.config.seed)
         rows = np.sort(rng.choice(rows, most, replace=False))
-    return Judge(catalogue, test.X[rows], users[rows], items[rows], known).metrics(model.w, model.V)
+    return ListJudge(catalogue, test.X[rows], users[rows], items[rows], known).metrics(
+        model.w, model.V
+    )
 
 
 def _hyperparameters(paths: Paths) -> Hyperparameters:

@@ -22,44 +22,29 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
+from fm.config import TrainConfig
 from fm.data.dataset import Dataset, blocks
-from fm.measures.losses import LOSSES
+from fm.tasks import TASKS, Task
 
 if TYPE_CHECKING:
-    from fm.training.fit import Epoch
-
-# metric of fm.measures.predictions -> its name in the log, and the name that users give it
-_RMSE, _MSE = ("rmse <loss>", "rmse"), ("mse <loss>", "mse")
-_MAE = ("absolute_loss <loss>", "absolute_loss")
-_ACCURACY = ("binary_classification_accuracy <score>", "binary_classification_accuracy")
-_ENTROPY = ("binary_classification_cross_entropy <loss>", "binary_classification_cross_entropy")
-_F1, _AUC = ("binary_f_1.000 <score>", "binary_f_beta"), ("roc_auc <score>", "roc_auc")
-NAMES: dict[str, dict[str, tuple[str, str]]] = {
-    REGRESSOR: {"rmse": _RMSE, "mse": _MSE, "mae": _MAE},
-    CLASSIFIER: {"accuracy": _ACCURACY, "log_loss": _ENTROPY, "f1": _F1},
-    RANKER: {"loss": ("ranking_loss <loss>", "ranking_loss")},
-}
-_RANKS = {"ndcg": ("ndcg_10 <score>", "ndcg"), "hit_rate": ("hit_rate_10 <score>", "hit_rate")}
-_VALIDATION = {**NAMES, CLASSIFIER: {**NAMES[CLASSIFIER], "auc": _AUC}, RANKER: _RANKS}
-_TEST = {**NAMES, RANKER: _RANKS}
+    from fm.training.loop import Epoch
 
 
 def _definitions() -> list[dict[str, str]]:
     host, value = r"#quality_metric: host=\S+, ", r"=(\S+)"
     found = {}
-    for task in (REGRESSOR, CLASSIFIER):
-        for shown, name in _VALIDATION[task].values():
+    for task in TASKS.values():
+        for shown, name, rows in task.log.values():
             shown = shown.replace("1.000", r"\S+")
-            if name != "roc_auc":
+            if "test" in rows:
                 found[f"test:{name}"] = f"{host}test {shown}{value}"
+            if "train" in rows and not task.ranks:
                 found[f"train:{name}"] = rf"{host}epoch=\S+, batch=\S+ train {shown}{value}"
                 found[f"train:{name}:epoch"] = rf"{host}epoch=\S+, train {shown}{value}"
-            found[f"validation:{name}"] = f"{host}validation {shown}{value}"
-            found[f"validation:{name}:epoch"] = rf"{host}epoch=\S+, validation {shown}{value}"
-    for shown, name in _RANKS.values():
-        found[f"test:{name}"] = f"{host}test {shown}{value}"
-        found[f"validation:{name}"] = f"{host}validation {shown}{value}"
+            if "validation" in rows:
+                found[f"validation:{name}"] = f"{host}validation {shown}{value}"
+            if "validation" in rows and not task.ranks:
+                found[f"validation:{name}:epoch"] = rf"{host}epoch=\S+, validation {shown}{value}"
     # With these two they are 40, as many as the platform takes.
     found["validation:ndcg:epoch"] = rf"{host}epoch=\S+, validation ndcg_10 <score>{value}"
     found["train:ranking_loss:epoch"] = rf"{host}epoch=\S+, train ranking_loss <loss>{value}"
@@ -111,13 +96,12 @@ def bare(text: str) -> None:
 # -- what is measured ------------------------------------------------------------------------------
 
 
-def sums(task: str, scores: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
-    """Return sums over rows, from which :func:`measured` makes metrics; those of parts add up.
+def sums(task: Task, scores: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    """Return sums over rows of which ``task.of_sums`` makes metrics; those of parts add up.
 
     Parameters
     ----------
-    task : str
-        REGRESSOR or CLASSIFIER.
+    task : Task
     scores, y : ndarray, shape (rows,)
         Raw scores and targets.
     weight : ndarray, shape (rows,), optional
@@ -125,42 +109,25 @@ def sums(task: str, scores: np.ndarray, y: np.ndarray, weight: np.ndarray | None
 
     Returns
     -------
-    ndarray of float64, shape (5,)
-        Weight; then squared and absolute error, or log loss, hits, both 1, either 1 counted twice.
+    ndarray of float64
+
+    Examples
+    --------
+    >>> task = TASKS["regressor"]
+    >>> task.of_sums(*sums(task, np.array([1.0, 3.0]), np.array([1.0, 1.0]), None).tolist())
+    {'rmse': 1.4142135623730951, 'mse': 2.0, 'mae': 1.0}
     """
-    total = np.zeros(5)
+    total: Any = 0.0
     parts = (blocks(scores, np.float64), blocks(y, np.float64))
     weights = None if weight is None else blocks(weight, np.float64)
     for z, t in zip(*parts, strict=True):
-        if task == REGRESSOR:
-            error = z - t
-            terms = [np.ones(z.size), error * error, np.abs(error)]
-        else:
-            one, guess = t > 0.5, z >= 0
-            loss = LOSSES[CLASSIFIER].value(z, t)
-            terms = [np.ones(z.size), loss, one == guess, one & guess, one + guess.astype(int)]
+        terms = task.row_terms(z, t)
         if weights is not None:
             w = next(weights)
             terms = [w * term for term in terms]
         # np.sum, not a dot product: BLAS would sum in an order that the number of cores decides.
-        total[: len(terms)] += [np.sum(term, dtype=np.float64) for term in terms]
-    return total
-
-
-def measured(task: str, total: np.ndarray) -> dict[str, float]:
-    """Return the metrics that sums over rows amount to, under the names of ``fm.measures``.
-
-    Examples
-    --------
-    >>> measured(REGRESSOR, sums(REGRESSOR, np.array([1.0, 3.0]), np.array([1.0, 1.0]), None))
-    {'rmse': 1.4142135623730951, 'mse': 2.0, 'mae': 1.0}
-    """
-    count, first, second, both, either = total.tolist()
-    if task == REGRESSOR:
-        mse = first / count
-        return {"rmse": mse**0.5, "mse": mse, "mae": second / count}
-    f1 = 2 * both / either if either else 0.0
-    return {"accuracy": second / count, "log_loss": first / count, "f1": f1}
+        total = total + np.array([np.sum(term, dtype=np.float64) for term in terms])
+    return np.asarray(total)
 
 
 def epochs_done(checkpoint: Path) -> int:
@@ -197,7 +164,7 @@ class TrainingLog:
     ) -> None:
         self.host, self.config, self.data = host, config, data
         self._checkpoint = checkpoint
-        self.task = config.predictor_type
+        self.task = config.task
         self._y, self._weight = data.y, data.weight
         self._begun = self._since = time.time()
         self._records = self._batches = self._epochs = self._first_training = 0
@@ -223,16 +190,16 @@ class TrainingLog:
             self._first_training = number + 1
         rows, size = epoch.rows, self.config.mini_batch_size
         count = -(-rows.size // size)
-        if self.task == RANKER:  # a row has no target to compare its score with
+        if self.task.ranks:  # a row has no target to compare its score with
             train = {"loss": epoch.loss}
         else:
             for batch in range(0, count, self.config.batch_metrics_publish_interval):
-                values = measured(self.task, self._sums(epoch, batch * size, (batch + 1) * size))
-                self._quality(f"epoch={number}, batch={batch} train", values, NAMES)
-            train = measured(self.task, self._sums(epoch, 0, rows.size))
+                values = self._measured(epoch, batch * size, (batch + 1) * size)
+                self._quality(f"epoch={number}, batch={batch} train", values)
+            train = self._measured(epoch, 0, rows.size)
         self._train[number] = train
-        self._quality(f"epoch={number}, train", train, NAMES)
-        self._quality(f"epoch={number}, validation", epoch.validation, _VALIDATION)
+        self._quality(f"epoch={number}, train", train)
+        self._quality(f"epoch={number}, validation", epoch.validation)
         if epoch.number + 1 == self.config.epochs and not epoch.validation and not epoch.refit:
             self._end_of_training(train)  # for sure: nothing can have been held out
         now = time.time()
@@ -265,9 +232,9 @@ class TrainingLog:
         if not self._final:
             # Of an epoch before a restart only a ranker's loss is known, which the model notes;
             # the figures of another epoch would mislead.
-            unseen = metrics if self.task == RANKER else {}
+            unseen = metrics if self.task.ranks else {}
             self._end_of_training(self._train.get(kept, unseen))
-        self._quality("validation", metrics, _VALIDATION)
+        self._quality("validation", metrics)
         if not interrupted and self._progress < 100:  # stopped early
             self._completed(100.0)
 
@@ -278,9 +245,9 @@ class TrainingLog:
         self._records, self._batches, self._epochs = data.num_rows, count, 0
         self._iterator("test_data_iter", data.num_rows, count, since=since)
         for name, value in values.items():
-            shown = _TEST[self.task][name][0].partition(" ")[0]
+            shown = self.task.log[name].shown.partition(" ")[0]
             log.info("#test_score (%s) : (%r, %r)", self.host, shown, value)
-        self._quality("test", values, _TEST)
+        self._quality("test", values)
 
     def saved(self, path: Path, since: float) -> None:
         """Write that the model is in a file, which took the time since `since`."""
@@ -322,7 +289,7 @@ class TrainingLog:
         }
         self.metrics(self._since if since is None else since, values, **more, Meta=what)
 
-    def _sums(self, epoch: Epoch, start: int, stop: int) -> np.ndarray:
+    def _measured(self, epoch: Epoch, start: int, stop: int) -> dict[str, float]:
         rows = epoch.rows[start:stop]
         assert self._y is not None  # there is one, but for a ranker
         weight = None if self._weight is None else self._weight[rows]
@@ -330,23 +297,19 @@ class TrainingLog:
         count, score = epoch.padding
         if count and stop >= epoch.rows.size:  # the built-in counts them, too
             total += count * sums(self.task, np.array([score]), np.zeros(1), None)
-        return total
+        return self.task.of_sums(*total.tolist())
 
-    def _quality(
-        self,
-        where: str,
-        values: Mapping[str, float],
-        names: Mapping[str, Mapping[str, tuple[str, str]]],
-    ) -> None:
-        for name, (shown, _) in names[self.task].items():
-            value = values.get(name)
+    def _quality(self, where: str, values: Mapping[str, float]) -> None:
+        kind = where.split()[-1]  # of rows
+        for name, (shown, _, rows) in self.task.log.items():
+            value = values.get(name) if kind in rows else None
             if value is not None and np.isfinite(value):  # an AUC of one label only is none
                 log.info(
                     "#quality_metric: host=%s, %s %s=%r", self.host, where, shown, float(value)
                 )
 
     def _end_of_training(self, values: Mapping[str, float]) -> None:
-        self._quality("train", values, NAMES)
+        self._quality("train", values)
         self._final = True
 
     def _completed(self, percent: float) -> None:

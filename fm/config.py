@@ -4,9 +4,9 @@ The command line, the SageMaker strings, the estimators' docstrings and the meta
 are all generated from :class:`TrainConfig`. Names are those of Amazon SageMaker's built-in
 Factorization Machines algorithm wherever it has one; the rest are ours.
 
-Decided here: what may be set, and what "not set" means for each optimizer (:data:`RECIPES`).
-Not decided here: what an optimizer does with a value (``fm.kernels.optimizers``,
-``fm.training.fit``).
+Decided here: what may be set. Not decided here: what "not set" means for each optimizer
+(``fm.recipes``), what depends on the task (``fm.tasks``), what an optimizer does with a value
+(``fm.kernels.optimizers``).
 """
 
 from __future__ import annotations
@@ -18,19 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fm.errors import ConfigError
-from fm.measures.losses import CLASSIFIER as CLASSIFIER
-from fm.measures.losses import RANKER as RANKER
-from fm.measures.losses import REGRESSOR as REGRESSOR
+from fm.recipes import OPTIMIZERS, RANKING_LOSSES, Optimizer
+from fm.tasks import REGRESSOR, TASKS, Task
 
 _HUGE = 1e30  # the bound of numbers without another: float32 ends at 3e38
 
-# What early stopping can watch, by task; the first is the default.
-METRICS = {
-    REGRESSOR: ("rmse", "mae"),
-    CLASSIFIER: ("log_loss", "accuracy", "f1", "auc"),
-    RANKER: ("ndcg", "hit_rate"),
-}
-RANKING_LOSSES = ("logistic", "bpr", "warp")
+_L1 = ("linear_l1", "factors_l1")
 INIT_METHODS = ("normal", "uniform", "constant")
 
 
@@ -169,6 +162,12 @@ def _p(
     )
 
 
+def _listed(optimizers: Mapping[str, Optimizer]) -> str:
+    """Return the optimizers in words, for a help text."""
+    texts = [f"{name} ({o.about})" if o.about else name for name, o in optimizers.items()]
+    return f"{', '.join(texts[:-1])}, or {texts[-1]}"
+
+
 def _rate(text: str) -> Any:
     return _p(None, text, "learning rates", kind=float, low=0, high=_HUGE)
 
@@ -186,7 +185,7 @@ class TrainConfig:
     """All hyperparameters of one training run; frozen, validated when made.
 
     Values that are None are filled in by :meth:`resolved` from the optimizer's recipe
-    (:data:`RECIPES`). :func:`parameters` lists names, types, defaults, ranges and meanings.
+    (``fm.recipes``). :func:`parameters` lists names, types, defaults, ranges and meanings.
 
     Raises
     ------
@@ -202,10 +201,9 @@ class TrainConfig:
 
     predictor_type: str = _p(
         REGRESSOR,
-        "what is learnt: a number with squared loss; a 0/1 label with log loss; or, of rows that "
-        "are interactions, to score the items met above the others (ranker)",
+        "what is learnt: " + "; ".join(task.about for task in TASKS.values()) + " (ranker)",
         "model",
-        choices=(REGRESSOR, CLASSIFIER, RANKER),
+        choices=tuple(TASKS),
     )
     num_factors: int = _p(
         64, "k, the length of each feature's vector of factors", "model", low=1, high=10_000
@@ -223,12 +221,10 @@ class TrainConfig:
 
     optimizer: str | None = _p(
         None,
-        "sgd (normalised steps that cannot diverge), adagrad, adam, ftrl (exact zeros under l1), "
-        "or sagemaker (the built-in algorithm's lazy mini-batch Adam, step for step); not set: "
-        "sgd, for a ranker adagrad",
+        f"{_listed(OPTIMIZERS)}; not set: sgd, for a ranker adagrad",
         "training",
         kind=str,
-        choices=("sgd", "adagrad", "adam", "ftrl", "sagemaker"),
+        choices=tuple(OPTIMIZERS),
     )
     epochs: int = _p(100, "passes over the training data, at most", "training", low=1)
     mini_batch_size: int = _p(
@@ -288,7 +284,7 @@ class TrainConfig:
         "what early stopping watches on the validation data; auto: rmse, log_loss, or (ranker) "
         "ndcg, which like hit_rate is that of the first 10 items",
         "training",
-        choices=("auto", "rmse", "mae", "log_loss", "accuracy", "f1", "auc", "ndcg", "hit_rate"),
+        choices=("auto", *(metric for task in TASKS.values() for metric in task.watched)),
     )
 
     ranking_loss: str = _p(
@@ -296,7 +292,7 @@ class TrainConfig:
         "ranker: log loss of rows and drawn negatives, or a loss of pairs of both: bpr, or warp, "
         "which looks for negatives that score too high",
         "ranking",
-        choices=RANKING_LOSSES,
+        choices=tuple(RANKING_LOSSES),
     )
     num_negatives: int | None = _p(
         None,
@@ -388,12 +384,13 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        problems = []
+        problems, wrong = [], set()
         for parameter in parameters():
             try:
                 value = parameter.parse(getattr(self, parameter.name))
             except ConfigError as err:
                 problems.append(str(err))
+                wrong.add(parameter.name)
             else:
                 object.__setattr__(self, parameter.name, value)
         for part in ("bias", "linear", "factors"):
@@ -404,51 +401,75 @@ class TrainConfig:
                     f"{part}_init_{needed}: expected a number because {part}_init_method is "
                     f"{method}, found nothing; set it"
                 )
-        if self.optimizer != "ftrl":
-            for name in ("linear_l1", "factors_l1"):
-                value = getattr(self, name)
-                if isinstance(value, float) and value:
-                    problems.append(
-                        f"{name}: expected 0 because optimizer is {self.used_optimizer}, found "
-                        f"{value:g}; use optimizer=ftrl for exact zeros"
-                    )
-        metrics = METRICS.get(self.predictor_type)
-        if metrics and self.metric not in ("auto", *metrics):
+        if not wrong & {"predictor_type", "metric"}:
+            problems += self._misfits_of_task()
+        if not wrong & {"predictor_type", "ranking_loss", "optimizer", *_L1}:
+            problems += self._misfits_of_optimizer()
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+    def _misfits_of_task(self) -> list[str]:
+        """Return what does not go with the task."""
+        problems, because = [], f"because predictor_type is {self.predictor_type}"
+        watched = self.task.watched
+        if self.metric not in ("auto", *watched):
             problems.append(
-                f"metric: expected auto, {', '.join(metrics)} because predictor_type is "
-                f"{self.predictor_type}, found {self.metric!r}"
+                f"metric: expected auto, {', '.join(watched)} {because}, found {self.metric!r}"
             )
-        if self.predictor_type == RANKER and self.optimizer == "sagemaker":
-            problems.append(
-                "optimizer: expected sgd, adagrad, adam, ftrl because predictor_type is ranker, "
-                "found 'sagemaker'"
-            )
-        if self.predictor_type in (REGRESSOR, CLASSIFIER):
+        if not self.task.ranks:
             for name, off in (
                 ("ranking_loss", "logistic"), ("num_negatives", None),
                 ("negative_sampling", "uniform"),
             ):  # fmt: skip
                 if (value := getattr(self, name)) != off:
                     problems.append(
-                        f"{name}: expected nothing because predictor_type is "
-                        f"{self.predictor_type}, found {value!r}; use predictor_type=ranker"
+                        f"{name}: expected nothing {because}, found {value!r}; use "
+                        "predictor_type=ranker"
                     )
-        if problems:
-            raise ConfigError("; ".join(problems))
+        return problems
+
+    def _misfits_of_optimizer(self) -> list[str]:
+        """Return what does not go with the optimizer, and whether it goes with the task."""
+        problems = []
+        if not OPTIMIZERS[self.used_optimizer].l1:
+            for name in _L1:
+                if value := getattr(self, name):
+                    problems.append(
+                        f"{name}: expected 0 because optimizer is {self.used_optimizer}, found "
+                        f"{value:g}; use optimizer=ftrl for exact zeros"
+                    )
+        fit = [name for name, entry in OPTIMIZERS.items() if self.recipe in entry.recipes]
+        if self.used_optimizer not in fit:
+            problems.append(
+                f"optimizer: expected {', '.join(fit)} because predictor_type is "
+                f"{self.predictor_type}, found {self.optimizer!r}"
+            )
+        return problems
+
+    @property
+    def task(self) -> Task:
+        """All that depends on predictor_type."""
+        return TASKS[self.predictor_type]
 
     @property
     def used_optimizer(self) -> str:
-        """The optimizer, also if it is not set.
+        """The optimizer, also if it is not set."""
+        return self.optimizer or self.task.optimizer
 
-        A ranker's rows of context and negatives have features as common as the hour and as rare as
-        an app: rates of their own serve them better (frappe: NDCG at 10 of 0.34 instead of 0.23).
-        """
-        return self.optimizer or ("adagrad" if self.predictor_type == RANKER else "sgd")
+    @property
+    def recipe(self) -> str:
+        """Which of an optimizer's recipes fills in what is not set."""
+        return self.ranking_loss if self.task.ranks else self.predictor_type
+
+    @property
+    def watched_metric(self) -> str:
+        """The metric that early stopping watches, also if it is not set."""
+        return self.task.metric if self.metric == "auto" else self.metric
 
     def resolved(self) -> TrainConfig:
         """Return a copy in which what was not set has the value of the optimizer's recipe."""
-        task = self.ranking_loss if self.predictor_type == RANKER else self.predictor_type
-        recipe = {"optimizer": self.used_optimizer, **RECIPES[self.used_optimizer, task]}
+        entry = OPTIMIZERS[self.used_optimizer]
+        recipe = {"optimizer": self.used_optimizer, **entry.recipes[self.recipe]}
         missing = {name: value for name, value in recipe.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
@@ -542,61 +563,3 @@ IGNORED = frozenset(
         "_tuning_objective_metric", "_use_full_symbolic",
     }
 )  # fmt: skip
-
-# The built-in's own defaults (its default-conf.json, printed in every training log).
-_SAGEMAKER = {
-    "shuffle": False, "scale_target": False, "validation_fraction": 0.0, "lr_decay": 0.0,
-    "bias_lr": 0.1, "linear_lr": 0.001, "factors_lr": 0.0001, "eps": 1e-8,
-    "bias_wd": 0.01, "linear_wd": 0.001, "factors_wd": 0.00001,
-    "bias_init_method": "normal", "bias_init_sigma": 0.01,
-    "linear_init_sigma": 0.01, "factors_init_sigma": 0.001,
-}  # fmt: skip
-
-
-def _recipe(rates: tuple[float, float], wd: tuple[float, float], **more: Any) -> dict[str, Any]:
-    """Return a recipe: learning rates of (w0 and w, V), L2 penalties of (w, V)."""
-    return {
-        "shuffle": True, "scale_target": True,
-        "bias_lr": rates[0], "linear_lr": rates[0], "factors_lr": rates[1],
-        "bias_wd": 0.0, "linear_wd": wd[0], "factors_wd": wd[1],
-        "linear_init_sigma": 0.0, "factors_init_sigma": 0.015,
-        "lr_decay": 0.0, "eps": 1e-8,
-        **more,
-    }  # fmt: skip
-
-
-def _ranking(
-    negatives: int, rates: tuple[float, float], wd: tuple[float, float], **more: Any
-) -> dict[str, Any]:
-    """Return a recipe of a ranker: chosen on rows held out of MovieLens 100K and 1M."""
-    return _recipe(rates, wd, **{"num_negatives": negatives, "factors_init_sigma": 0.1, **more})
-
-
-# What "not set" means, by optimizer and task (of a ranker: its loss); chosen on held-out parts of
-# the training data of nine data sets (scripts/bench/tune.py), a ranker's on two. fm.training.fit
-# divides sgd's rates where rows are long.
-RECIPES: dict[tuple[str, str], dict[str, Any]] = {
-    ("sgd", REGRESSOR): _recipe((0.01, 0.02), (0.005, 0.05), lr_decay=0.02),
-    ("sgd", CLASSIFIER): _recipe((0.012, 0.03), (0.005, 0.02)),
-    ("adagrad", REGRESSOR): _recipe((0.03, 0.035), (0.012, 0.06)),
-    ("adagrad", CLASSIFIER): _recipe((0.03, 0.03), (0.01, 0.012), lr_decay=0.05),
-    ("adam", REGRESSOR): _recipe((0.0004, 0.0008), (0.009, 0.07)),
-    ("adam", CLASSIFIER): _recipe((0.0005, 0.0007), (0.006, 0.02)),
-    ("ftrl", REGRESSOR): _recipe((0.06, 0.04), (0.035, 0.005)),
-    ("ftrl", CLASSIFIER): _recipe((0.06, 0.04), (0.035, 0.005)),
-    ("sgd", "logistic"): _ranking(8, (0.02, 0.02), (0.02, 0.008), lr_decay=0.02),
-    ("sgd", "bpr"): _ranking(8, (0.03, 0.03), (0.005, 0.01), lr_decay=0.05),
-    ("sgd", "warp"): _ranking(20, (0.03, 0.03), (0.005, 0.02), lr_decay=0.05),
-    # Also on those of Last.fm and of Frappe, with and without further columns.
-    ("adagrad", "logistic"): _ranking(20, (0.05, 0.08), (0.005, 0.006), factors_init_sigma=0.05),
-    ("adagrad", "bpr"): _ranking(8, (0.05, 0.05), (0.005, 0.01)),
-    ("adagrad", "warp"): _ranking(20, (0.05, 0.05), (0.005, 0.06)),
-    ("adam", "logistic"): _ranking(8, (0.001, 0.001), (0.005, 0.01)),
-    ("adam", "bpr"): _ranking(8, (0.001, 0.001), (0.005, 0.01)),
-    ("adam", "warp"): _ranking(20, (0.001, 0.001), (0.005, 0.03)),
-    ("ftrl", "logistic"): _ranking(8, (0.06, 0.04), (0.02, 0.005)),
-    ("ftrl", "bpr"): _ranking(8, (0.06, 0.04), (0.02, 0.01)),
-    ("ftrl", "warp"): _ranking(20, (0.06, 0.04), (0.02, 0.1)),
-    ("sagemaker", REGRESSOR): _SAGEMAKER,
-    ("sagemaker", CLASSIFIER): _SAGEMAKER,
-}

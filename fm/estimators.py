@@ -26,17 +26,18 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from fm.config import CLASSIFIER, RANKER, REGRESSOR, Parameter, TrainConfig, parameters
+from fm.config import Parameter, TrainConfig, parameters
 from fm.data.dataset import Dataset, checked_csr
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
 from fm.measures.losses import sigmoid
+from fm.tasks import CLASSIFIER, RANKER, REGRESSOR
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from fm.model.model import Model
-    from fm.training.state import TrainState
+    from fm.training.fit import TrainState
 
 # Up to here, putting the rows in order and merging equal ones costs less than an epoch or two.
 _SMALL = 10_000
@@ -288,7 +289,7 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
 
     def _scores(self, X: Any) -> np.ndarray:
         check_is_fitted(self, "model_")
-        from fm.kernels.rows import predict_scores
+        from fm.kernels.scoring import predict_scores
 
         model = self.model_
         X = self._features(X, model.encoder, reset=False)

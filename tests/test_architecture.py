@@ -19,15 +19,11 @@ FLOORS = {
     "fm.errors": 0,
     "fm.measures.losses": 0,
     "fm.measures.predictions": 0,
-    "fm.kernels.simd": 0,
-    "fm.kernels.jit": 0,
-    "fm.kernels.optimizers": 0,
-    "fm.kernels.rows": 0,
-    "fm.kernels.minibatch": 0,
-    "fm.kernels.pairs": 0,
-    "fm.kernels.negatives": 0,
     "fm.recommending.topk": 0,
     "fm.measures.rankings": 0,
+    "fm.kernels": 0,
+    "fm.recipes": 0,
+    "fm.tasks": 0,
     # 1  data in: bytes <-> arrays, columns <-> CSR, hyperparameters
     "fm.config": 1,
     "fm.data.dataset": 1,
@@ -54,10 +50,7 @@ FLOORS = {
     "fm.explaining.interactions": 2,
     "fm.evaluating.rankings": 2,
     # 3  training: loop, early stopping, randomness, checkpoints
-    "fm.training.progress": 3,
-    "fm.training.state": 3,
-    "fm.training.fit": 3,
-    "fm.training.ranker": 3,
+    "fm.training": 3,
     # 4  what people call
     "fm": 4,
     "fm.__main__": 4,
@@ -78,19 +71,11 @@ FLOORS = {
     # 5  SageMaker and Docker
     "container": 5,
 }
-COMPILED = {
-    "fm.kernels.simd",
-    "fm.kernels.jit",
-    "fm.kernels.optimizers",
-    "fm.kernels.rows",
-    "fm.kernels.minibatch",
-    "fm.kernels.pairs",
-    "fm.kernels.negatives",
-}
+COMPILED = "fm.kernels"
 # What a file may import besides the standard library when it is itself imported.
 THIRD_PARTY = {
     **dict.fromkeys(FLOORS, {"numpy", "scipy", "orjson"}),
-    **dict.fromkeys(COMPILED, {"numpy", "numba", "llvmlite"}),
+    COMPILED: {"numpy", "numba", "llvmlite"},
     "fm.estimators": {"numpy", "scipy", "sklearn"},
     "fm.serving.application": {"orjson", "flask", "werkzeug"},
     "fm.serving.server": {"orjson", "flask", "gunicorn"},
@@ -195,17 +180,17 @@ def test_only_the_kernels_know_the_compiler():
     for name in FILES:
         for line, target, _ in imports(name):
             if target.split(".")[0] in ("numba", "llvmlite"):
-                assert name in COMPILED, f"{name} line {line} imports {target}"
+                assert name.startswith(COMPILED), f"{name} line {line} imports {target}"
 
 
 def test_a_change_of_any_compiled_file_renews_the_cache():
-    """numba looks at a kernel's own file only; fm.kernels.jit hashes those it is made of."""
-    hashed = {
-        node.value
-        for node in ast.walk(TREES["fm.kernels.jit"])
-        if isinstance(node, ast.Constant) and str(node.value).endswith(".py")
-    }
-    assert hashed == {f"{name.rpartition('.')[2]}.py" for name in COMPILED - {"fm.kernels.jit"}}
+    """numba looks at a kernel's own file only; fm.kernels.jit stamps it with all of these."""
+    from fm.kernels import layout
+    from fm.kernels.jit import SOURCE_STAMP, SOURCES
+
+    compiled = {path for name, path in FILES.items() if name.startswith(COMPILED)}
+    assert set(SOURCES) == {*compiled, FILES["fm.measures.losses"]}
+    assert layout.shuffle._cache._cache_file._source_stamp == SOURCE_STAMP
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -10,11 +10,12 @@ import zipfile
 import numpy as np
 import pytest
 
-from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+from fm.config import TrainConfig
 from fm.errors import ConfigError, ModelFileError
 from fm.model import builtin as builtin_artifact
 from fm.model.builtin import read_artifact, write_artifact
 from fm.model.model import Model, load
+from fm.tasks import CLASSIFIER, REGRESSOR
 
 N, K = 5, 3
 V1, V2, V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA

@@ -28,7 +28,7 @@ from fm.cli.options import (
     data_options,
     run,
 )
-from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+from fm.config import TrainConfig
 from fm.encoding.columns import Categorical, Numeric, Vocabulary
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
@@ -37,6 +37,7 @@ from fm.formats import recordio, svmlight
 from fm.model.builtin import write_artifact
 from fm.model.model import Model, load
 from fm.reading.read import read
+from fm.tasks import CLASSIFIER, REGRESSOR
 
 TASKS = (REGRESSOR, CLASSIFIER)
 ROWS = [("ann", "Alien", "30"), ("bob", "Brazil", "41.5"), ("eve", "", "")]

@@ -8,17 +8,10 @@ import numpy as np
 import orjson
 import pytest
 
-from fm.config import (
-    CLASSIFIER,
-    IGNORED,
-    RANKER,
-    RANKING_LOSSES,
-    RECIPES,
-    REGRESSOR,
-    TrainConfig,
-    parameters,
-)
+from fm.config import IGNORED, TrainConfig, parameters
 from fm.errors import ConfigError, FMError
+from fm.recipes import OPTIMIZERS, RANKING_LOSSES
+from fm.tasks import CLASSIFIER, RANKER, REGRESSOR
 
 BY_NAME = {parameter.name: parameter for parameter in parameters()}
 BY_KIND = {
@@ -141,6 +134,9 @@ def test_a_config_is_frozen_and_survives_a_dictionary():
 
 
 # --- recipes --------------------------------------------------------------------------------------
+RECIPES = {(name, task): o.recipes[task] for name, o in OPTIMIZERS.items() for task in o.recipes}
+
+
 @pytest.mark.parametrize(("optimizer", "task"), RECIPES)
 def test_a_recipe_fills_in_what_was_not_set_and_nothing_else(optimizer, task):
     needed = {f"{part}_{kind}" for part in PARTS for kind in ("lr", "wd")}

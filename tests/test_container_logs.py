@@ -12,10 +12,10 @@ import pytest
 import scipy.sparse as sp
 from test_container_train import LIKED, RATING, SMALL, Job, good, job, records, run  # noqa: F401
 
-from container.logs import METRIC_DEFINITIONS, epochs_done, measured, sums
-from fm.config import CLASSIFIER, REGRESSOR
+from container.logs import METRIC_DEFINITIONS, epochs_done, sums
 from fm.formats.recordio import write_spmatrix_to_sparse_tensor
-from fm.measures.predictions import metrics_of
+from fm.tasks import CLASSIFIER, REGRESSOR
+from fm.tasks import TASKS as RECORDS
 
 NUMBER = r"(-?\d[\d.e+-]*)"
 
@@ -318,14 +318,16 @@ def test_sums_of_parts_make_the_metrics_of_fm(task, weighted, rng, monkeypatch):
     y = rng.normal(size=1000) if task == REGRESSOR else rng.integers(0, 2, 1000)
     weight = rng.uniform(0, 3, 1000).astype(np.float32) if weighted else None
     y = y.astype(np.float32)
-    total = np.zeros(5)
+    total, record = 0.0, RECORDS[task]
     for part in np.split(np.arange(1000), [100, 101, 700]):
-        total += sums(task, scores[part], y[part], None if weight is None else weight[part])
-    expected = metrics_of(task, scores, y, weight)
-    for name, value in measured(task, total).items():
+        some = None if weight is None else weight[part]
+        total = total + sums(record, scores[part], y[part], some)
+    expected = record.measure(scores, y, weight)
+    for name, value in record.of_sums(*total).items():
         assert value == pytest.approx(expected[name], rel=1e-9)
 
 
 def test_no_label_1_at_all():
-    total = sums(CLASSIFIER, np.array([-1.0, -2.0]), np.array([0.0, 0.0]), None)
-    assert measured(CLASSIFIER, total)["f1"] == 0
+    record = RECORDS[CLASSIFIER]
+    total = sums(record, np.array([-1.0, -2.0]), np.array([0.0, 0.0]), None)
+    assert record.of_sums(*total)["f1"] == 0

@@ -20,9 +20,10 @@ from test_container_train import (  # noqa: F401
 )  # fmt: skip
 
 from container.logs import METRIC_DEFINITIONS
-from fm.config import RANKER, TrainConfig
+from fm.config import TrainConfig
 from fm.reading.read import read
 from fm.serving.application import create_app
+from fm.tasks import RANKER
 from fm.training.fit import fit
 
 RANKS = {"predictor_type": RANKER, "num_factors": "4", "epochs": "4", "patience": "0"}

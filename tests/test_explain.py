@@ -18,10 +18,11 @@ from test_explaining import model_of
 
 import fm.cli.explain
 import fm.cli.main
-from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+from fm.config import TrainConfig
 from fm.encoding.encoder import Encoder
 from fm.formats.recordio import write_numpy_to_dense_tensor
 from fm.model.model import Model, load
+from fm.tasks import CLASSIFIER, REGRESSOR
 
 ROWS = [
     {"user": "ann", "film": "A", "genres": "x|y", "age": "1.5"},

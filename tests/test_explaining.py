@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fm.explaining.interactions
-from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+from fm.config import TrainConfig
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
 from fm.explaining.interactions import field_interactions, interactions
 from fm.explaining.terms import explain
 from fm.model.model import Model
 from fm.reading.read import read
+from fm.tasks import CLASSIFIER, REGRESSOR
 
 TABLE = {
     "user": ["ann", "bob", "ann", "eve"],

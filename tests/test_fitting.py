@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 from test_optimizers import ALL, ITEMS, ROW_BY_ROW, TASKS, USERS, config_of, planted, same
 
-import fm.training.fit
-import fm.training.state
-from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+import fm.training.parameters
+from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError, FMError, ModelFileError
-from fm.measures.predictions import classification_metrics, metrics_of, regression_metrics
+from fm.measures.predictions import classification_metrics, regression_metrics
 from fm.reading.read import read
+from fm.tasks import CLASSIFIER, REGRESSOR
+from fm.tasks import TASKS as RECORDS
 from fm.training.fit import fit, fit_pass
+from fm.training.progress import Progress
+from fm.training.solvers.gradient import GradientSolver
 
 
 def noisy(task=REGRESSOR, rows=150, **more):
@@ -56,7 +59,7 @@ def test_early_stopping_keeps_the_best_epoch(optimizer, task):
     ]
     assert same(model, fit(data, dataclasses.replace(config, epochs=best + 1)))
     assert model.metrics == model.history[best]
-    again = metrics_of(task, model.scores(held_out), held_out.y)
+    again = RECORDS[task].measure(model.scores(held_out), held_out.y)
     assert {name: model.metrics[name] for name in again} == pytest.approx(again, rel=1e-5)
 
 
@@ -133,7 +136,7 @@ def test_the_reported_loss_is_that_of_the_reported_scores(optimizer, task, weigh
     for epoch, entry in zip(seen, model.history, strict=True):
         assert sorted(epoch.rows.tolist()) == list(range(400))
         weight = None if data.weight is None else data.weight[epoch.rows]
-        found = metrics_of(task, epoch.scores, data.y[epoch.rows], weight)
+        found = RECORDS[task].measure(epoch.scores, data.y[epoch.rows], weight)
         expected = found["mse"] / 2 if task == REGRESSOR else found["log_loss"]
         assert epoch.loss == entry["loss"] == pytest.approx(expected, rel=1e-4)
         assert epoch.seconds > 0
@@ -192,7 +195,7 @@ def test_each_epoch_has_an_order_of_its_own_unless_shuffling_is_off():
 def test_the_calls_an_epoch_is_cut_into_change_nothing(optimizer, monkeypatch):
     data, config = planted(), config_of(optimizer, epochs=3)
     whole = fit(data, config)
-    monkeypatch.setattr(fm.training.fit._Trainer, "_rows_per_call", lambda self, padded: 64)
+    monkeypatch.setattr(GradientSolver, "rows_per_call", lambda self: 64)
     parts = fit(data, config)
     assert same(whole, parts)
     losses = [[entry["loss"] for entry in model.history] for model in (whole, parts)]
@@ -205,7 +208,7 @@ def test_the_way_memory_is_managed_changes_nothing(optimizer, monkeypatch, tmp_p
     data, held_out = noisy(), noisy(seed=2)
     config = overfitting(optimizer, num_factors=20)
     small = fit(data, config, validation=held_out)
-    monkeypatch.setattr(fm.training.state, "_LARGE", 64)
+    monkeypatch.setattr(fm.training.parameters, "_LARGE", 64)
     path = tmp_path / "state"
     large = fit(data, config, validation=held_out, checkpoint=path)
     assert same(small, large) and small.history == large.history
@@ -257,23 +260,23 @@ def test_a_training_interrupted_within_an_epoch_resumes_exactly(optimizer, tmp_p
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fm.training.fit._Trainer, "_rows_per_call", lambda self, padded: 64)
-        patch.setattr(fm.training.fit.Progress, "rows", rows)
+        patch.setattr(GradientSolver, "rows_per_call", lambda self: 64)
+        patch.setattr(Progress, "rows", rows)
         fit(data, config, checkpoint=path)
     assert 0 < sum(calls) % 400  # in the middle of an epoch
     assert same(fit(data, config, checkpoint=path, resume=True), whole)
 
 
 def test_an_interruption_while_the_best_epoch_is_copied_is_no_crash(monkeypatch):
-    real, taken = fm.training.state.Snapshot.take, []
+    real, taken = fm.training.parameters.Snapshot.take, []
 
-    def take(self, state):
-        taken.append(state.epoch)
+    def take(self, parameters):
+        taken.append(parameters)
         if len(taken) == 3:
             raise KeyboardInterrupt
-        real(self, state)
+        real(self, parameters)
 
-    monkeypatch.setattr(fm.training.state.Snapshot, "take", take)
+    monkeypatch.setattr(fm.training.parameters.Snapshot, "take", take)
     model = fit(noisy(), overfitting("sgd"), validation=noisy(seed=2))
     assert model.metrics in model.history
 

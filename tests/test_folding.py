@@ -14,7 +14,7 @@ from scipy.special import expit
 
 import fm.recommending.folding
 from fm.catalogue.finding import catalogue_of
-from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
+from fm.config import TrainConfig
 from fm.encoding.columns import Categorical, Numeric, Vocabulary
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
@@ -22,6 +22,7 @@ from fm.model.model import Model, load
 from fm.reading.read import read
 from fm.recommending.extending import with_feature
 from fm.recommending.folding import Folded, Folding, fold_in, fold_ratings, ratings_rows
+from fm.tasks import CLASSIFIER, RANKER, REGRESSOR
 
 USERS, FILMS, AGES = 12, 9, 3
 TABLE = {

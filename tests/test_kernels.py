@@ -8,25 +8,17 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from fm.config import CLASSIFIER, REGRESSOR
 from fm.data.dataset import Dataset
-from fm.kernels.optimizers import OPTIMIZERS
-from fm.kernels.rows import (
-    Clipped,
-    Layout,
-    Logistic,
-    Squared,
-    csr_arrays,
-    layout,
-    padded_order,
-    plain,
-    predict_scores,
-    score_rows,
-    shuffle,
-    training_kernel,
-)
+from fm.kernels.layout import Layout, csr_arrays, layout, padded_order, plain, shuffle
+from fm.kernels.losses import Clipped
+from fm.kernels.rows import training_kernel
+from fm.kernels.scoring import predict_scores, score_rows
+from fm.kernels.steps import optimizer_class
+from fm.measures.losses import Logistic, Squared
+from fm.tasks import CLASSIFIER, REGRESSOR
 
 f4 = np.float32
+OPTIMIZERS = ("sgd", "adagrad", "adam", "ftrl")  # that step after each row
 # AdaGrad and Adam divide a gradient by its own size, so they keep a small one's rounding error.
 RTOL = {"sgd": 2e-5, "adagrad": 1e-4, "adam": 1e-4, "ftrl": 2e-5}
 KS = (1, 2, 3, 4, 7, 8, 16, 20, 64, 128, 130, 200)
@@ -61,7 +53,7 @@ def random_theta(n, k, rng, scale=0.3):
 
 def start(data, optimizer, theta, s):
     """The kernel's arrays B, W (n, 1 + states), P (n, 1 + states, padded) for `theta`."""
-    recipe, (n, k) = OPTIMIZERS[optimizer], theta["factors"].shape
+    recipe, (n, k) = optimizer_class(optimizer), theta["factors"].shape
     B = np.zeros(1 + recipe.bias_states)
     W = np.zeros((n, 1 + recipe.num_states), f4)
     P = np.zeros((n, 1 + recipe.num_states, layout(k).padded), f4)
@@ -80,7 +72,7 @@ def numbers(optimizer, s):
     given = {f"{part}_lr": s.lr[part] for part in naive.PARTS}
     given |= {f"{part}_wd": s.wd[part] for part in naive.PARTS}
     given |= {"eps2": s.eps**2, "linear_l1": s.l1["linear"], "factors_l1": s.l1["factors"]}
-    make = OPTIMIZERS[optimizer].make
+    make = optimizer_class(optimizer)
     return make(*(f4(given[name]) for name in make._fields))
 
 
@@ -90,7 +82,7 @@ def run_kernel(data, task, optimizer, theta, s, orders):
     lanes = layout(theta["factors"].shape[1])
     csr = csr_arrays(data.X, data.onehot, data.entries_per_row)
     weighted = data.weight is not None
-    states = OPTIMIZERS[optimizer].num_states
+    states = optimizer_class(optimizer).num_states
     kernel = training_kernel(lanes.width, lanes.chunks, csr.entries, csr.onehot, weighted, states)
     loss = Squared() if task == REGRESSOR else Logistic()
     if optimizer != "sgd" or s.clip < np.inf or s.rescale != 1:  # as fm.training.fit does

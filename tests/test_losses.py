@@ -6,17 +6,18 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import log_loss, mean_squared_error
 
-from fm.config import CLASSIFIER, REGRESSOR
-from fm.kernels.rows import Clipped, Logistic, Squared, loss_terms
-from fm.measures.losses import LOGISTIC, LOSSES, SQUARED
+from fm.kernels.losses import Clipped, terms
+from fm.measures.losses import Logistic, Squared
+from fm.tasks import CLASSIFIER, REGRESSOR, TASKS
 
 f4 = np.float32
-COMPILED = {REGRESSOR: Squared(), CLASSIFIER: Logistic()}
+SQUARED, LOGISTIC = Squared(), Logistic()
+LOSSES = {task.name: task.loss for task in TASKS.values()}
 
 
 @numba.njit
 def compiled(loss, p, y):
-    return loss_terms(loss, p, y)
+    return terms(loss, p, y)
 
 
 def targets(task, rng, size):
@@ -69,7 +70,7 @@ def test_the_compiled_loss_equals_the_plain_one(task, rng):
     scores = np.concatenate([rng.normal(0, 5, 200), [0.0, 1e4, -1e4, 90.0, -90.0]]).astype(f4)
     y = targets(task, rng, scores.size).astype(f4)
     for p, target in zip(scores, y, strict=True):
-        g, addend, factor = compiled(COMPILED[task], p, target)
+        g, addend, factor = compiled(LOSSES[task], p, target)
         assert g == pytest.approx(LOSSES[task].gradient(p, target), rel=1e-6, abs=2e-7)
         value = LOSSES[task].value(p, target)
         assert addend + np.log(factor) == pytest.approx(value, rel=1e-6, abs=2e-7)
@@ -78,12 +79,12 @@ def test_the_compiled_loss_equals_the_plain_one(task, rng):
 
 @pytest.mark.parametrize("task", LOSSES)
 def test_a_compiled_derivative_is_clipped_then_rescaled(task):
-    loss = Clipped(COMPILED[task], f4(0.25), f4(3))
+    loss = Clipped(LOSSES[task], f4(0.25), f4(3))
     assert compiled(loss, f4(100), f4(0))[0] == f4(0.75)
     assert compiled(loss, f4(-100), f4(1))[0] == f4(-0.75)
     inside, *value = compiled(loss, f4(0.4), f4(0.5))
     assert inside == pytest.approx(3 * LOSSES[task].gradient(0.4, 0.5), rel=1e-6)
-    assert value == list(compiled(COMPILED[task], f4(0.4), f4(0.5))[1:])  # the loss is not
+    assert value == list(compiled(LOSSES[task], f4(0.4), f4(0.5))[1:])  # the loss is not
 
 
 @pytest.mark.parametrize("clip", [False, True])
@@ -92,7 +93,7 @@ def test_a_compiled_derivative_is_clipped_then_rescaled(task):
 def test_a_score_that_is_not_finite_shows_in_the_loss(task, p, clip):
     """Fast arithmetic must not delete it: the trainer looks for it in the sum of the losses."""
     for y in (0, 1):
-        loss = Clipped(COMPILED[task], f4(1e6), f4(1)) if clip else COMPILED[task]
+        loss = Clipped(LOSSES[task], f4(1e6), f4(1)) if clip else LOSSES[task]
         _, addend, factor = compiled(loss, f4(p), f4(y))
-        right = task == CLASSIFIER and p == (np.inf if y else -np.inf)
+        right = task != REGRESSOR and p == (np.inf if y else -np.inf)
         assert right or not np.isfinite(addend + np.log(factor))

@@ -8,15 +8,12 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import expit
 from sklearn import metrics as theirs
 
-from fm.config import CLASSIFIER, REGRESSOR
 from fm.measures.predictions import (
     classification_metrics,
-    constant_baseline,
-    is_better,
     log_odds,
-    metrics_of,
     regression_metrics,
 )
+from fm.tasks import CLASSIFIER, REGRESSOR, TASKS
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -95,26 +92,32 @@ def test_float32_scores_are_summed_in_float64():
     assert regression_metrics(scores, np.ones(100_000))["mse"] == pytest.approx(error**2, rel=1e-12)
 
 
+def baseline(task, y):
+    return TASKS[task].baseline(TASKS[task].constant(y), y)
+
+
 def test_the_constant_baseline_is_the_best_constant(rng):
     y = rng.normal(3, 2, 500)
-    assert constant_baseline(REGRESSOR, y)["rmse"] == pytest.approx(y.std())
+    assert baseline(REGRESSOR, y)["rmse"] == pytest.approx(y.std())
     label = (rng.random(500) < 0.3).astype(float)
-    best = constant_baseline(CLASSIFIER, label)["log_loss"]
+    best = baseline(CLASSIFIER, label)["log_loss"]
     assert best == pytest.approx(theirs.log_loss(label, np.full(500, label.mean())))
-    worse = [metrics_of(CLASSIFIER, np.full(500, s), label)["log_loss"] for s in (-1.5, 0.0, 1.0)]
+    measure = TASKS[CLASSIFIER].measure
+    worse = [measure(np.full(500, s), label)["log_loss"] for s in (-1.5, 0.0, 1.0)]
     assert best < min(worse)
 
 
 def test_log_odds_is_the_inverse_of_the_sigmoid_and_finite_at_the_ends():
     assert expit(log_odds(0.2)) == pytest.approx(0.2)
-    assert -15 < log_odds(0.0) < -13 < 13 < log_odds(1.0) < 15
+    assert -15 < log_odds(0.0) < -13 < 13 < log_odds(1.0)
 
 
 def test_which_direction_is_better():
-    for metric in ("rmse", "mae", "log_loss"):
-        assert is_better(metric, 1.0, 2.0) and not is_better(metric, 2.0, 1.0)
-    for metric in ("accuracy", "f1", "auc"):
-        assert is_better(metric, 2.0, 1.0) and not is_better(metric, 1.0, 2.0)
-    for metric in ("rmse", "auc"):
-        assert not is_better(metric, 1.0, 1.0)
-        assert not is_better(metric, float("nan"), 1.0)
+    lower = {"rmse", "mae", "log_loss"}
+    for task in TASKS.values():
+        for metric in task.watched:
+            better, worse = (1.0, 2.0) if metric in lower else (2.0, 1.0)
+            assert task.is_better(metric, better, worse)
+            assert not task.is_better(metric, worse, better)
+            assert not task.is_better(metric, 1.0, 1.0)
+            assert not task.is_better(metric, float("nan"), 1.0)

@@ -8,12 +8,15 @@ import pytest
 import scipy.sparse as sp
 from test_kernels import FEATURES, RTOL, assert_close, make_data, random_theta
 
-from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+from fm.config import TrainConfig
 from fm.data.dataset import Dataset
-from fm.kernels.minibatch import LazyAdam, minibatch_kernel, workspace
-from fm.kernels.rows import Logistic, Squared, csr_arrays, layout, padded_order
+from fm.kernels.layout import csr_arrays, layout, padded_order
+from fm.kernels.minibatch import minibatch_kernel, workspace
+from fm.kernels.optimizers.lazy_adam import LazyAdam
+from fm.measures.losses import Logistic, Squared
 from fm.measures.predictions import classification_metrics, regression_metrics
 from fm.model.model import Model
+from fm.tasks import CLASSIFIER, REGRESSOR
 from fm.training.fit import fit
 
 f4 = np.float32
@@ -44,7 +47,7 @@ class Compiled:
         self.W, self.P = np.zeros((n, 3), f4), np.zeros((n, 3, lanes.padded), f4)
         self.W[:, 0], self.P[:, 0, :k] = theta["linear"], theta["factors"]
         self.kernel = minibatch_kernel(
-            lanes.width, lanes.chunks, self.csr.onehot, data.weight is not None
+            lanes.width, lanes.chunks, self.csr.onehot, data.weight is not None, 2
         )
 
     def epoch(self, order, parts=1):

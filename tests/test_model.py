@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fm.model.model
-from fm.config import CLASSIFIER, TrainConfig
+from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.encoding.columns import Categorical, Vocabulary
 from fm.encoding.encoder import Encoder
@@ -26,6 +26,7 @@ from fm.errors import ConfigError, DataError, ModelFileError
 from fm.formats import storage
 from fm.formats.storage import atomic_output
 from fm.model.model import Model, load
+from fm.tasks import CLASSIFIER
 
 
 def make_model(rng, n=30, k=5, task="regressor", **more):
@@ -89,7 +90,7 @@ def test_large_batches_take_the_compiled_kernel(rng, model, monkeypatch):
     X = sp.random(20, 30, 0.2, format="csr", random_state=3)
     taken = []
     monkeypatch.setattr(
-        "fm.kernels.rows.predict_scores", lambda *_: taken.append(1) or np.zeros(20)
+        "fm.kernels.scoring.predict_scores", lambda *_: taken.append(1) or np.zeros(20)
     )
     assert model.scores(X).any() and not taken
     monkeypatch.setattr(fm.model.model, "_WARM_WORK", 1)
@@ -101,7 +102,7 @@ def test_large_batches_take_the_compiled_kernel(rng, model, monkeypatch):
 def test_auto_falls_back_to_scipy_without_numba(model, monkeypatch):
     monkeypatch.setattr(fm.model.model, "_WARM_WORK", 0)
     monkeypatch.setattr(fm.model.model, "_COLD_WORK", 0)
-    monkeypatch.setitem(sys.modules, "fm.kernels.rows", None)  # import raises ImportError
+    monkeypatch.setitem(sys.modules, "fm.kernels.scoring", None)  # import raises ImportError
     X = sp.eye(30, format="csr")
     np.testing.assert_array_equal(model.scores(X), model.scores(X, engine="scipy"))
     with pytest.raises(ImportError):
@@ -359,7 +360,7 @@ def test_golden_file_loads_forever(tmp_path):
         assert getattr(model, name) == getattr(expected, name)
     for name in ("w", "V", "fields"):
         np.testing.assert_array_equal(getattr(model, name), getattr(expected, name))
-    assert model.is_classifier and model.config.seed == 7
+    assert model.task.has_probabilities and model.config.seed == 7
     # 0.5 + 1 - 2 + <(1, 2), (.5, -1)>
     assert model.score_row([0, 1]) == -2.0
 

@@ -8,14 +8,14 @@ import pytest
 import scipy.sparse as sp
 from test_kernels import RTOL, assert_close, random_theta
 
-from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.errors import DivergenceError
-from fm.kernels import minibatch
-from fm.kernels import rows as kernels
+from fm.kernels import layout, minibatch, rows, scoring
 from fm.model.model import Model
+from fm.tasks import CLASSIFIER, REGRESSOR
 from fm.training.fit import fit
-from fm.training.state import TrainState
+from fm.training.parameters import Parameters
 
 f4 = np.float32
 ROW_BY_ROW = ("sgd", "adagrad", "adam", "ftrl")
@@ -78,12 +78,12 @@ def test_a_second_fit_compiles_nothing(optimizer):
     data = planted()
     fit(data, config, validation=planted(rows=50, seed=2))
     made = [
-        kernels.training_kernel(4, 1, 2, True, False, TrainState(config, 1).states, False),
-        minibatch.minibatch_kernel(4, 1, True, False),
-        kernels._scoring_kernel(4, 1, 2, True),
-        kernels.shuffle,
+        rows.training_kernel(4, 1, 2, True, False, Parameters(config, 1).states, False),
+        minibatch.minibatch_kernel(4, 1, True, False, 2),
+        scoring._scoring_kernel(4, 1, 2, True),
+        layout.shuffle,
     ]
-    caches = (kernels.training_kernel, minibatch.minibatch_kernel, kernels._scoring_kernel)
+    caches = (rows.training_kernel, minibatch.minibatch_kernel, scoring._scoring_kernel)
     before = [len(kernel.signatures) for kernel in made], [c.cache_info().misses for c in caches]
     fit(planted(rows=123, seed=3), dataclasses.replace(config, num_factors=3, seed=7))
     frozen = planted(seed=4)
@@ -100,7 +100,7 @@ def test_a_second_fit_compiles_nothing(optimizer):
 
 @pytest.mark.parametrize("optimizer", ALL)
 def test_the_state_has_the_promised_shape(optimizer):
-    state = TrainState(config_of(optimizer, num_factors=20), 7)
+    state = Parameters(config_of(optimizer, num_factors=20), 7)
     state.initialise(np.random.default_rng(0), 0.25)
     states = {"sgd": 0, "adagrad": 1}.get(optimizer, 2)
     assert state.W.shape == (7 * (1 + states),)

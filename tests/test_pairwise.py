@@ -6,11 +6,11 @@ import naive
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from test_kernels import RTOL, assert_close, numbers, random_theta, start
+from test_kernels import OPTIMIZERS, RTOL, assert_close, numbers, random_theta, start
 
-from fm.kernels.optimizers import OPTIMIZERS
+from fm.kernels.layout import layout, padded_order
 from fm.kernels.pairs import Bpr, Warp, pair_kernel
-from fm.kernels.rows import layout, padded_order
+from fm.kernels.steps import optimizer_class
 
 f4 = np.float32
 ROWS, ITEMS, CONTEXT, SIDE = 40, 9, 7, 12  # features 0 to 6 are of contexts, 7 to 18 of items
@@ -54,7 +54,7 @@ def fast(problem, kind, optimizer, theta, s, epochs=3, blocks=1, clip=1e6, resca
     B, W, P = start(None, optimizer, theta, s)
     lanes = layout(theta["factors"].shape[1])
     weighted = problem.weight is not None
-    kernel = pair_kernel(lanes.width, lanes.chunks, weighted, OPTIMIZERS[optimizer].num_states)
+    kernel = pair_kernel(lanes.width, lanes.chunks, weighted, optimizer_class(optimizer).num_states)
     loss = Bpr(f4(clip), f4(rescale)) if kind == "bpr" else Warp(f4(clip), f4(rescale), f4(ITEMS))
     weight = problem.weight if weighted else np.zeros(1, f4)
     each, cuts = problem.negatives.shape[1], np.linspace(0, ROWS, blocks + 1).astype(int)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from test_explaining import TABLE, model_of
 
-from fm.config import CLASSIFIER
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError
 from fm.explaining.interactions import field_interactions
 from fm.explaining.terms import explain
+from fm.tasks import CLASSIFIER
 
 pytest.importorskip("matplotlib")
 from fm.explaining.pictures import bars, heat_map

@@ -9,12 +9,13 @@ import scipy.sparse as sp
 from test_rank_metrics import figures_by_hand
 
 import fm.evaluating.rankings
-from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
+from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.evaluating.rankings import _neighbours, evaluate_ranking
 from fm.model.model import Model
 from fm.reading.read import read
+from fm.tasks import CLASSIFIER, RANKER, REGRESSOR
 
 HOURS = ("day", "night")
 

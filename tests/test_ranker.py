@@ -10,18 +10,23 @@ import scipy.sparse as sp
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from test_kernels import OPTIMIZERS
 
+import fm.training.interactions
 from fm import Dataset, TrainConfig, fit, read
 from fm.catalogue.finding import catalogue_of
-from fm.config import RANKER, RANKING_LOSSES
 from fm.errors import ConfigError, DataError, DivergenceError, ModelFileError
 from fm.estimators import FMRanker
 from fm.evaluating.rankings import evaluate_ranking
 from fm.kernels.negatives import alias_table, draw_negatives, known_pairs
-from fm.kernels.optimizers import OPTIMIZERS
-from fm.training import ranker
+from fm.recipes import RANKING_LOSSES
+from fm.tasks import RANKER
 from fm.training.fit import fit_pass
-from fm.training.ranker import Judge, RankTrainer, interactions
+from fm.training.interactions import interactions
+from fm.training.judging import ListJudge, make_judge
+from fm.training.solvers.negatives import Negatives, _first_state
+from fm.training.solvers.solver import make_solver
+from fm.training.split import split_rows
 
 USERS, ITEMS, TASTES = 120, 40, 4
 
@@ -117,7 +122,9 @@ def test_logistic_is_log_loss_of_rows_and_their_negatives(weighted, rng):
     factor = min(1, 2 / (np.square(data.X.data).sum() / 30))  # as for all sgd: see fm.training.fit
     s.lr = {part: lr * factor for part, lr in s.lr.items()}
     _, items = data.catalogue.rows_of_keys(data.X)
-    users = ranker._alike(data.catalogue.contexts(data.X))  # so few items are met again and again
+    users = fm.training.interactions._alike(
+        data.catalogue.contexts(data.X)
+    )  # so few items are met again and again
     known = known_pairs(users, items, users.max() + 1, 5)
     contexts, sides = (
         naive.rows_of(X) for X in (data.catalogue.contexts(data.X), data.catalogue.items)
@@ -125,7 +132,7 @@ def test_logistic_is_log_loss_of_rows_and_their_negatives(weighted, rng):
     memory = naive.no_memory(theta)
     for number, (rows, loss) in enumerate(epochs):
         drawn = np.empty(90, np.int32)
-        state = ranker._state_of(5, number)
+        state = _first_state(5, number)
         order = np.ascontiguousarray(rows)
         draw_negatives(order, 0, 30, 3, users, items, 5, known, alias_table(None), state, drawn)
         total = 0.0
@@ -148,7 +155,7 @@ def test_the_chunks_an_epoch_is_cut_into_change_nothing(loss, kind, rng, monkeyp
     data = read(table(rng, each=3)) if kind == "onehot" else numbered(rng)[0]
     models = []
     for chunk in (1 << 20, 64):
-        monkeypatch.setattr(ranker, "_CHUNK", chunk)
+        monkeypatch.setattr(Negatives, "chunk", chunk)
         models.append(fit(data, config(ranking_loss=loss, num_negatives=5)))
     assert models[0] == models[1]
 
@@ -194,40 +201,43 @@ def test_one_row_of_each_user_with_two_is_held_out(rng):
     for name in frame:
         frame[name].append({"user": "once", "item": "i0"}[name])
     data = interactions(read(frame))
-    trainer = RankTrainer(data, config().resolved(), None, hold_out=True)
+    split = split_rows(data, config().resolved(), hold_out=True)
     users, _ = data.catalogue.rows_of_keys(data.X)
-    assert np.array_equal(np.sort(users[trainer.held_out]), np.arange(USERS))
-    assert np.array_equal(np.sort([*trainer.rows, *trainer.held_out]), np.arange(data.num_rows))
-    some = RankTrainer(data, config(validation_fraction=0.25).resolved(), None, hold_out=True)
+    assert np.array_equal(np.sort(users[split.held_out]), np.arange(USERS))
+    assert np.array_equal(np.sort([*split.rows, *split.held_out]), np.arange(data.num_rows))
+    some = split_rows(data, config(validation_fraction=0.25).resolved(), hold_out=True)
     assert some.held_out.size == USERS // 4
-    none = RankTrainer(data, config(validation_fraction=0).resolved(), None, hold_out=True)
-    assert none.held_out is None and none.judged is None
+    settings = config(validation_fraction=0).resolved()
+    none = split_rows(data, settings, hold_out=True)
+    assert none.held_out is None
+    assert make_judge(make_solver(data, settings, none), None) is None
 
 
 def test_rows_held_out_are_not_known_while_they_are(rng):
     data = interactions(read(table(rng)))
-    trainer = RankTrainer(data, config().resolved(), None, hold_out=True)
-    again = RankTrainer(data, config().resolved(), None, refit=True)
-    assert again.known.indices.size - trainer.known.indices.size == USERS
+    first = split_rows(data, config().resolved(), hold_out=True).met
+    again = split_rows(data, config().resolved()).met
+    assert again.known.indices.size - first.known.indices.size == USERS
 
 
 def test_few_are_held_out_where_there_are_many_items(rng, monkeypatch):
-    monkeypatch.setattr(ranker, "_JUDGED", 7 * ITEMS)
-    data = interactions(read(table(rng)))
-    trainer = RankTrainer(data, config().resolved(), None, hold_out=True)
-    assert trainer.held_out.size == 7
-    given = RankTrainer(data, config().resolved(), data)
-    assert (
-        given.judged.ranks(np.zeros(data.num_features), np.zeros((data.num_features, 2))).size == 7
-    )
+    for module in ("interactions", "judging"):
+        monkeypatch.setattr(f"fm.training.{module}.MOST_SCORES", 7 * ITEMS)
+    data, settings = interactions(read(table(rng))), config().resolved()
+    assert split_rows(data, settings, hold_out=True).held_out.size == 7
+    judged = []
+    monkeypatch.setattr(ListJudge, "metrics", lambda self, w, V: judged.append(self.ranks(w, V)))
+    solver = make_solver(data, settings, split_rows(data, settings))
+    make_judge(solver, data)()
+    assert judged[0].size == 7
 
 
 def test_without_users_a_tenth_of_the_rows_is_held_out(rng):
     frame = table(rng, hours=True)
     del frame["user"]
     data = interactions(read(frame))
-    trainer = RankTrainer(data, config().resolved(), None, hold_out=True)
-    assert trainer.held_out.size == 120 and not trainer.known.indices.size
+    split = split_rows(data, config().resolved(), hold_out=True)
+    assert split.held_out.size == 120 and not split.met.known.indices.size
     assert fit(data, config(epochs=2)).metrics["ndcg"] > 0
 
 
@@ -246,7 +256,7 @@ def test_ranks_equal_brute_force(repeats, rng):
     known = known_pairs(users[met].astype(np.int32), items[met].astype(np.int32), 8, 20)
     old = {(u, i) for u, i in zip(users[half], items[half], strict=True)}
     test = np.array([r for r in range(30, 60) if repeats or (users[r], items[r]) not in old])
-    judge = Judge(catalogue, data.X[test], users[test], items[test], known)
+    judge = ListJudge(catalogue, data.X[test], users[test], items[test], known)
     ranks = judge.ranks(theta["linear"].astype("f4"), theta["factors"].astype("f4"))
     contexts, sides = naive.rows_of(catalogue.contexts(data.X)), naive.rows_of(sides)
     for r, rank in zip(test, ranks, strict=True):
@@ -262,7 +272,7 @@ def test_ranks_equal_brute_force(repeats, rng):
 
 
 def test_metrics_of_ranks():
-    judge = object.__new__(Judge)
+    judge = object.__new__(ListJudge)
     judge.ranks = lambda w, V: np.array([0.0, 1.0, 9.0, 9.5, 10.0])
     found = judge.metrics(None, None)
     assert found["hit_rate"] == 0.8
@@ -322,19 +332,19 @@ def test_what_was_met_before_is_no_negative(rng):
     met = {
         pair for half in (first, data) for pair in zip(*half.catalogue.seen.nonzero(), strict=True)
     }
-    trainer = RankTrainer(data, config().resolved(), None, init=model)
-    known = sp.csr_matrix((np.ones(trainer.known.indices.size), trainer.known.indices,
-                           trainer.known.indptr), model.catalogue.seen.shape)  # fmt: skip
+    found = split_rows(data, config().resolved(), init=model).met.known
+    parts = np.ones(found.indices.size), found.indices, found.indptr
+    known = sp.csr_matrix(parts, model.catalogue.seen.shape)
     assert set(zip(*known.nonzero(), strict=True)) == met
     again = interactions(first)  # rows held out are not, even if the model was trained on them
-    trainer = RankTrainer(
-        again, config(validation_fraction=0.5).resolved(), None, hold_out=True, init=model
-    )
-    assert trainer.held_out.size
-    for row in trainer.held_out:
-        user, item = trainer.users[row], trainer.items[row]
-        rows = (trainer.users[trainer.rows] == user) & (trainer.items[trainer.rows] == item)
-        met = trainer.known.indices[trainer.known.indptr[user] : trainer.known.indptr[user + 1]]
+    settings = config(validation_fraction=0.5).resolved()
+    split = split_rows(again, settings, hold_out=True, init=model)
+    found = split.met
+    assert split.held_out.size
+    for row in split.held_out:
+        user, item = found.users[row], found.items[row]
+        rows = (found.users[split.rows] == user) & (found.items[split.rows] == item)
+        met = found.known.indices[found.known.indptr[user] : found.known.indptr[user + 1]]
         assert (item in met) == rows.any()
 
 
@@ -359,8 +369,8 @@ def test_one_row():
 def test_rows_without_an_item_are_left_out():
     frame = {"user": ["a", "a", "b", "b", "c"], "item": ["x", "x", "y", "y", "rare"]}
     data = read(frame, min_count=2)
-    trainer = RankTrainer(interactions(data), config().resolved(), None)
-    assert trainer.rows.tolist() == [0, 1, 2, 3]
+    split = split_rows(interactions(data), config().resolved())
+    assert split.rows.tolist() == [0, 1, 2, 3]
 
 
 def test_diverging_says_so(rng):
@@ -484,5 +494,5 @@ def test_what_is_met_again_and_again_is_spared_in_its_own_context_only():
 
 def test_rows_are_alike_if_all_their_entries_are():
     X = sp.csr_matrix([[1, 0, 2], [1, 0, 0], [1, 0, 2], [0, 0, 0], [0, 0, 0]], dtype=np.float32)
-    a, b, c, d, e = ranker._alike(X).tolist()
+    a, b, c, d, e = fm.training.interactions._alike(X).tolist()
     assert a == c and d == e and len({a, b, d}) == 3

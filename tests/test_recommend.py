@@ -18,10 +18,11 @@ import fm.cli.main
 import fm.cli.recommend
 import fm.recommending.recommender
 from fm.cli.lists import Items, write_text
-from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
+from fm.config import TrainConfig
 from fm.errors import DataError
 from fm.model.model import Model, load
 from fm.reading.read import read
+from fm.tasks import CLASSIFIER, RANKER, REGRESSOR
 
 FILMS = ["Alien", "Brazil", "Casablanca", "Dune", "Eraserhead", "Fargo", "Gilda"]
 KINDS = ["horror", "satire", "drama", "epic", "horror", "satire", "drama"]

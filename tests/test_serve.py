@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+from fm.config import TrainConfig
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError
 from fm.formats.recordio import (
@@ -30,6 +30,7 @@ from fm.serving.application import create_app
 from fm.serving.limits import Limits, cores, memory
 from fm.serving.media import ANSWER_TYPES, Refusal, answer_type, content_of_type
 from fm.serving.store import ModelStore
+from fm.tasks import CLASSIFIER, REGRESSOR
 
 WIDTH = 40
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"

@@ -16,7 +16,7 @@ from test_serve_server import serving
 
 import fm.recommending.recommender
 from fm.catalogue.finding import catalogue_of
-from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
+from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.model.builtin import write_artifact
 from fm.model.model import Model, load
@@ -25,6 +25,7 @@ from fm.serving import bodies
 from fm.serving import lists as recommending
 from fm.serving.application import create_app
 from fm.serving.store import ModelStore
+from fm.tasks import CLASSIFIER, RANKER, REGRESSOR
 
 JSON, LINES, CSV = "application/json", "application/jsonlines", "text/csv"
 RECORDIO = "application/x-recordio-protobuf"

@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+from fm.config import TrainConfig
 from fm.errors import ConfigError
 from fm.model.model import Model
 from fm.serving import server
 from fm.serving.application import create_app
 from fm.serving.worker import _bytes_needed
+from fm.tasks import CLASSIFIER, REGRESSOR
 
 ROOT = Path(server.__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "bench"))

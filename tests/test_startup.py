@@ -89,7 +89,7 @@ else:
 
 COMPILE = """
 import numpy as np
-from fm.kernels.rows import padded_order, shuffle
+from fm.kernels.layout import padded_order, shuffle
 shuffle(padded_order(np.arange(4, dtype=np.int32)), 4, np.uint64(1))
 """
 

@@ -18,11 +18,12 @@ import fm.cli.predict
 import fm.cli.train
 from fm.cli.evaluate import evaluate
 from fm.cli.options import EXIT_INTERRUPTED, EXIT_WRONG
-from fm.config import CLASSIFIER, REGRESSOR, TrainConfig, parameters
+from fm.config import TrainConfig, parameters
 from fm.data.dataset import Dataset
 from fm.formats.svmlight import write_libsvm
 from fm.model.model import load
 from fm.reading.read import read
+from fm.tasks import CLASSIFIER, REGRESSOR
 from fm.training.fit import fit
 
 HEADER = "user,film,rating\n"
@@ -166,7 +167,7 @@ def test_targets_of_0_and_1_are_labels_and_that_is_said(desk, capsys):
     assert "all targets are 0 or 1: predictor_type is binary_classifier" in err
     assert re.search(r"target +0 and 1, [\d.]+% are 1; predictor_type binary_classifier", out)
     assert "log_loss" in out
-    assert load("model.safetensors").is_classifier
+    assert load("model.safetensors").task.has_probabilities
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_other_pairs_of_labels_are_numbers_with_a_hint(desk, capsys):
     (desk / "train.csv").write_text("item,y\na,-1\nb,1\na,-1\n")
     assert train("train.csv", "--epochs", "2") == 0
     assert "only -1 and 1, and predictor_type is regressor; for probabil" in capsys.readouterr().err
-    assert not load("model.safetensors").is_classifier
+    assert not load("model.safetensors").task.has_probabilities
 
 
 def test_weights_count_in_training_and_in_the_baseline(desk, capsys):
@@ -267,7 +268,7 @@ def test_a_model_to_start_from_brings_encoder_factors_and_task(desk, capsys):
     still = ("--bias-lr", "0", "--linear-lr", "0", "--factors-lr", "0")
     assert train("labels.csv", "--init", "first", "--epochs", "1", *still) == 0
     second = load("model.safetensors")
-    assert (second.num_factors, second.is_classifier) == (3, True)
+    assert (second.num_factors, second.task.has_probabilities) == (3, True)
     assert second.encoder == first.encoder
     np.testing.assert_array_equal(second.V, first.V)
     assert second.w0 == first.w0
@@ -406,8 +407,8 @@ def test_after_an_interruption_it_is_said_whether_there_is_a_checkpoint(
 
     if written:
         assert train("train.csv", "--epochs", "2", "--checkpoint", "c", "--quiet") == 0
-    monkeypatch.setattr("fm.training.fit.Progress.rows" if not written else
-    "fm.training.fit.Progress.epoch",
+    monkeypatch.setattr("fm.training.loop.Progress.rows" if not written else
+    "fm.training.loop.Progress.epoch",
                         epoch)  # fmt: skip
     argv = ("train.csv", "--epochs", "9", "--checkpoint", "c", "--resume")
     assert train(*argv) == EXIT_INTERRUPTED

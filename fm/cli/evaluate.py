@@ -13,8 +13,6 @@ import orjson
 from fm.cli.options import Parser, add_data_options, check_encoder, data_options, positive
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
-from fm.measures.losses import RANKER, first_wrong_label
-from fm.measures.predictions import constant_baseline, metrics_of
 from fm.model.model import Model, load
 
 EXAMPLES = """\
@@ -123,7 +121,7 @@ def _ranking(
     options = {**model.reading_options(source, options.get("format")), **options}
     data = read(
         source,
-        require_target=threshold is not None or model.is_classifier,
+        require_target=threshold is not None or model.task.has_probabilities,
         **{**options, **columns},
     )
     catalogue = model.as_dataset(data).catalogue if columns else known
@@ -184,7 +182,8 @@ def evaluate(model: Model, source: Any, **options: Any) -> dict[str, Any]:
     """
     from fm.reading.read import read_batches
 
-    if model.config.predictor_type == RANKER:
+    task = model.task
+    if task.ranks:
         raise ConfigError(
             "evaluate: the model is a ranker, whose scores predict no target; measure its lists, "
             "with --ranking or fm.evaluating.rankings"
@@ -202,23 +201,22 @@ def evaluate(model: Model, source: Any, **options: Any) -> dict[str, Any]:
     weight = np.concatenate(weights) if weights else None
     if weight is not None and not weight.any():
         raise DataError(f"{rows.source}: expected a weight above 0, found all of them 0")
-    task = model.config.predictor_type
     return {
         "rows": first,
-        "predictor_type": task,
-        "metrics": metrics_of(task, np.concatenate(scores), y, weight),
-        "baseline": constant_baseline(task, y, weight=weight),
+        "predictor_type": task.name,
+        "metrics": task.measure(np.concatenate(scores), y, weight),
+        "baseline": task.baseline(task.constant(y), y, weight),
     }
 
 
 def _targets(model: Model, rows: Dataset, first: int) -> np.ndarray:
     if rows.y is None:
         raise DataError(f"{rows.source}: expected a target in each row; name it with --target")
-    at = first_wrong_label(rows.y) if model.is_classifier else None
+    at = model.task.first_wrong_target(rows.y)
     if at is not None:
         raise DataError(
             f"{rows.source} row {first + at + 1}: expected label 0 or 1, because the model is a "
-            f"binary classifier, found {rows.y[at]:g}"
+            f"{model.task.noun}, found {rows.y[at]:g}"
         )
     return rows.y
 

@@ -22,10 +22,8 @@ from fm.cli.options import (
     open_output,
     output_format,
 )
-from fm.config import CLASSIFIER
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
-from fm.measures.losses import LOSSES
 from fm.model.model import Model, load
 
 if TYPE_CHECKING:
@@ -56,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "recordio holds what the built-in algorithm answers: score, and predicted_label of a "
             "classifier; leave out --append, --proba, --label and --raw, or use another format"
         )
-    if form == "recordio" and model.is_classifier:
+    if form == "recordio" and model.task.has_probabilities:
         kinds = ["probability", "label"]
     source: Any = sys.stdin.buffer.read() if args.input == "-" else args.input
     options = data_options(args)
@@ -111,7 +109,7 @@ _KINDS = {
 def _kinds(args: argparse.Namespace, model: Model) -> list[str]:
     """Return the names of the columns to write."""
     kinds = list(dict.fromkeys(args.kinds or ()))
-    if model.is_classifier:
+    if model.task.has_probabilities:
         return kinds or ["probability"]
     if set(kinds) - {"score"}:
         raise ConfigError(f"--proba, --label: {args.model} is a regressor; leave them out")
@@ -168,8 +166,8 @@ def _predicted(
     columns: dict[str, np.ndarray] = {
         "prediction": scores,
         "score": scores,
-        "probability": np.asarray(LOSSES[CLASSIFIER].link(scores)),
-        "label": (scores >= 0).astype(np.int8),
+        "probability": np.asarray(model.task.loss.link(scores)),
+        "label": model.task.predictions(scores).astype(np.int8),
     }
     result = pa.table({name: columns[name] for name in kinds})
     if table is None:

@@ -41,9 +41,7 @@ from fm.cli.options import (
     parse_json,
     positive,
 )
-from fm.config import CLASSIFIER
 from fm.errors import ConfigError, DataError
-from fm.measures.losses import LOSSES
 from fm.model.model import load
 from fm.recommending.recommender import Recommender
 
@@ -331,8 +329,9 @@ def _tables(
         warn_of_nothing(labels, best)
         found = best.to_table()
         kind, scores = "score", found["score"].to_numpy()
-        if recommender.model.is_classifier:
-            kind, scores = "probability", np.asarray(LOSSES[CLASSIFIER].link(scores))
+        task = recommender.model.task
+        if task.has_probabilities:
+            kind, scores = "probability", np.asarray(task.loss.link(scores))
         taken = {name: labels[name].take(found["context"]) for name in labels}
         ids = found["item"].to_pylist()
         table = items.table(taken, found["rank"], ids, kind, scores)

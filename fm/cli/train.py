@@ -34,22 +34,15 @@ from fm.cli.options import (
     data_options,
     naming,
 )
-from fm.config import (
-    CLASSIFIER,
-    METRICS,
-    RANKER,
-    RECIPES,
-    REGRESSOR,
-    Parameter,
-    TrainConfig,
-    parameters,
-)
+from fm.config import Parameter, TrainConfig, parameters
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
-from fm.measures.predictions import is_better, log_odds, metrics_of
 from fm.model.model import FILE_NAME, Model, load
-from fm.training.fit import check_labels, fit
-from fm.training.state import is_checkpoint
+from fm.recipes import OPTIMIZERS
+from fm.tasks import CLASSIFIER, REGRESSOR, TASKS, Task
+from fm.training.checkpoint import is_checkpoint
+from fm.training.checks import check_labels
+from fm.training.fit import fit
 
 EXAMPLES = """\
   fm train                                        the embedded demo: who likes which cuisine
@@ -64,7 +57,7 @@ then:
   fm predict model.safetensors new.csv
   fm recommend model.safetensors --user 42"""
 
-_TASK_OF_METRIC = {metric: task for task, metrics in METRICS.items() for metric in metrics}
+_TASK_OF_METRIC = {metric: task.name for task in TASKS.values() for metric in task.watched}
 _MOST_FIELDS = 12  # that are shown
 _WORSE = 1.2  # times the error of the training mean is no accident of the rows held out
 
@@ -94,10 +87,10 @@ def _train(args: argparse.Namespace) -> int:
             data = continued(init.catalogue, data)  # as fit does; here for the report
         if args.predictor_type is None and init is None and args.metric in (None, "auto"):
             config = _with_task_of(data, config)
-        if config.predictor_type == CLASSIFIER:
+        if not config.task.ranks:
             for rows in (data, validation, test):  # else the baseline of numbers were nonsense
                 if rows is not None:
-                    check_labels(rows)
+                    check_labels(rows, config)
         report = _report_of_data(data, config)
         for name, text in _texts_of_data(data, config, report):
             say(name, text)
@@ -124,7 +117,7 @@ def _train(args: argparse.Namespace) -> int:
         say("resume", _text_of_checkpoint(args.checkpoint))
     if test is not None:
         report["test"] = _measured(model, data, test)
-        what = _WHAT_OF_RANKERS if config.predictor_type == RANKER else _WHAT
+        what = _WHAT_OF_RANKERS if config.task.ranks else _WHAT
         for name, values in report["test"].items():
             say("test" if name == "metrics" else "", f"{_text_of(values)}  {what[name]}")
     say("saved", f"{path} ({path.stat().st_size / 1e6:.2f} MB)")
@@ -242,7 +235,8 @@ def _default_text(parameter: Parameter) -> str:
     ['an integer >= 1; default 100', 'a number >= 0; default with sgd 0.02, for labels 0.03']
     """
     default = parameter.default
-    recipes = [RECIPES["sgd", task].get(parameter.name) for task in (REGRESSOR, CLASSIFIER)]
+    sgd = OPTIMIZERS["sgd"].recipes
+    recipes = [sgd[task].get(parameter.name) for task in (REGRESSOR, CLASSIFIER)]
     if default is not None:
         text = f"default {_spelled(default)}"
     elif recipes == [None, None]:
@@ -316,7 +310,7 @@ def _read(
             first = {"item": init.catalogue.item, "user": init.catalogue.user or None, **first}
     elif config.feature_dim is not None and (form or guess_format(args.data)) in READERS:
         first["num_features"] = config.feature_dim
-    needed = config.predictor_type != RANKER
+    needed = not config.task.ranks
     data = read(args.data, require_target=needed, **first)
     same = ("format", "delimiter", "header", "target", "weight")
     further: dict[str, Any] = {name: options[name] for name in same if name in options}
@@ -373,28 +367,26 @@ def _report_of_data(data: Dataset, config: TrainConfig) -> dict[str, Any]:
             "fields": fields,
         },
         "predictor_type": config.predictor_type,
-        "baseline": {}
-        if config.predictor_type == RANKER
-        else _constant(data, config.predictor_type, data),
+        "baseline": {} if config.task.ranks else _constant(data, config.task, data),
     }
 
 
-def _constant(training: Dataset, task: str, data: Dataset) -> dict[str, float]:
+def _constant(training: Dataset, task: Task, data: Dataset) -> dict[str, float]:
     """Return how good it is to answer every row of `data` with the mean of the training rows."""
-    mean = float(np.average(training.targets.astype(np.float64), weights=training.weight))
-    score = mean if task == REGRESSOR else log_odds(mean)
-    return metrics_of(task, np.full(data.num_rows, score), data.targets, data.weight)
+    return task.baseline(
+        task.constant(training.targets, training.weight), data.targets, data.weight
+    )
 
 
 def _measured(model: Model, training: Dataset, test: Dataset) -> dict[str, Any]:
-    if model.config.predictor_type == RANKER:
+    task = model.task
+    if task.ranks:
         from fm.evaluating.rankings import evaluate_ranking
 
         found = evaluate_ranking(model, test)["metrics"]
         return {"metrics": found["model"], "baseline": found.get("most popular", {})}
-    task = model.config.predictor_type
     return {
-        "metrics": metrics_of(task, model.scores(test), test.targets, test.weight),
+        "metrics": task.measure(model.scores(test), test.targets, test.weight),
         "baseline": _constant(training, task, test),
     }
 
@@ -403,7 +395,7 @@ def _warn_of_a_useless_model(model: Model, baseline: dict[str, float]) -> None:
     """Say so if the model is clearly worse than the training mean (metrics of two sets of rows)."""
     if not baseline:
         return
-    name, loss = ("log_loss", 1.0) if model.is_classifier else ("mse", 2.0)  # it is (y - s)^2 / 2
+    name, loss = model.task.training_loss
     error = model.metrics.get(name, loss * model.metrics.get("loss", 0.0))
     if error > _WORSE * baseline[name] > 0:
         log.warning(
@@ -444,16 +436,15 @@ def _texts_of_data(
         yield "fields", ", ".join(shown[:_MOST_FIELDS]) + (f" and {more} more" if more > 0 else "")
     if data.catalogue is not None:
         yield "items", repr(data.catalogue)[len("Catalogue(") : -1]
-    if config.predictor_type == RANKER:
-        yield "target", f"none: each row is an interaction; predictor_type {RANKER}"
+    task = config.task
+    if task.ranks:
+        yield "target", f"none: each row is an interaction; predictor_type {task.name}"
         return
     y = data.targets
-    if config.predictor_type == REGRESSOR:
-        spread = f"{y.min():g} to {y.max():g}, mean {y.mean(dtype=np.float64):.5g}"
-        yield "target", f"{spread}; predictor_type {REGRESSOR}"
-    else:
-        ones = float(y.mean(dtype=np.float64))
-        yield "target", f"0 and 1, {ones:.2%} are 1; predictor_type {CLASSIFIER}"
+    spread = f"{y.min():g} to {y.max():g}, mean {y.mean(dtype=np.float64):.5g}"
+    if task.labels:
+        spread = f"0 and 1, {float(y.mean(dtype=np.float64)):.2%} are 1"
+    yield "target", f"{spread}; predictor_type {task.name}"
     yield "baseline", f"{_text_of(report['baseline'])}  {_WHAT['baseline']}"
 
 
@@ -484,12 +475,10 @@ def _text_of_training(model: Model, validation: str | None, seconds: float) -> s
 
 def _best_epoch(model: Model) -> dict[str, Any]:
     """Return the entry of the history that early stopping would have kept."""
-    metric = model.config.metric
-    if metric == "auto":
-        metric = METRICS[model.config.predictor_type][0]
+    metric = model.config.watched_metric
     best = model.history[0]
     for entry in model.history[1:]:
-        if is_better(metric, entry[metric], best[metric]):
+        if model.task.is_better(metric, entry[metric], best[metric]):
             best = entry
     return best
 
@@ -503,7 +492,7 @@ def _text_of_checkpoint(path: str) -> str:
 def _next_command(args: argparse.Namespace, model: Model, path: Path) -> str:
     """Return a command that uses the model, ready to run."""
     words = [*command("predict"), str(path), args.test or args.data]
-    if model.config.predictor_type == RANKER:
+    if model.task.ranks:
         words, into = [*command("recommend"), str(path)], ["--output", "lists.csv"]
         if model.catalogue is not None and model.catalogue.num_users:
             return shlex.join([*words, "--all", *into])

@@ -40,7 +40,6 @@ import scipy.sparse as sp
 from fm.catalogue.catalogue import Catalogue
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
-from fm.measures.losses import first_wrong_label
 from fm.measures.rankings import (
     auc,
     best_of,
@@ -254,7 +253,7 @@ def _read(model: Model, test: Any, threshold: float | None) -> Dataset:
     if not isinstance(test, Dataset):
         from fm.reading.read import read
 
-        needed = threshold is not None or model.is_classifier
+        needed = threshold is not None or model.task.has_probabilities
         test = read(test, require_target=needed, **model.reading_options(test))
     if threshold is not None and test.y is None:
         raise DataError(f"{test.source}: expected a target in each row to compare with threshold")
@@ -272,12 +271,12 @@ def _relevant_rows(model: Model, data: Dataset, threshold: float | None) -> np.n
                 f"{data.source}: no target reaches the threshold of {threshold:g}; the highest is "
                 f"{data.targets.max():g}"
             )
-    elif model.is_classifier and data.y is not None:
-        wrong = first_wrong_label(data.y)
+    elif model.task.has_probabilities and data.y is not None:
+        wrong = model.task.first_wrong_target(data.y)
         if wrong is not None:
             raise DataError(
                 f"{data.source} row {wrong + 1}: expected label 0 or 1, because the model is a "
-                f"binary classifier, found {data.y[wrong]:g}; say with threshold=... what is "
+                f"{model.task.noun}, found {data.y[wrong]:g}; say with threshold=... what is "
                 "relevant"
             )
         rows = np.flatnonzero(data.y > 0.5)

@@ -24,10 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from fm.config import CLASSIFIER
 from fm.data.dataset import sparse_row
 from fm.errors import ConfigError, DataError
-from fm.measures.losses import LOSSES
 
 if TYPE_CHECKING:
     from fm.model.model import Model
@@ -199,7 +197,9 @@ def explain(model: Model, row: Any, *, pairs: int = 20) -> Explanation:
     field_names, by_field = _sums_by_field(model, features, linear, vectors)
     products, first, second = _strongest_pairs(vectors, pairs)
     total = model.w0 + float(by_field.sum())
-    probability = float(LOSSES[CLASSIFIER].link(np.array(total))) if model.is_classifier else None
+    probability = None
+    if model.task.has_probabilities:
+        probability = float(model.task.loss.link(np.array(total)))
     return Explanation(
         total=total,
         bias=model.w0,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 # fastmath stays off: it would delete the tests for NaN; the fast flags sit on the operations of
 # fm.kernels.simd. error_model="numpy": Python's test for division by zero blocks vectorisation.
@@ -24,25 +24,11 @@ _OPTIONS: dict[str, Any] = {
     "fastmath": False,
 }
 
-# numba's cache notices a change of a kernel's own file only. Kernels capture this number, so that
-# a change of anything they are made of gives them another key.
+# numba's cache notices a change of a kernel's own file only, but kernels are made of each other,
+# of the optimizers and of the losses. So the cache is stamped with all of these files.
 _HERE = Path(__file__).parent
-SOURCE_VERSION = int.from_bytes(
-    hashlib.sha256(
-        b"".join(
-            (_HERE / name).read_bytes()
-            for name in (
-                "simd.py",
-                "optimizers.py",
-                "rows.py",
-                "minibatch.py",
-                "pairs.py",
-                "negatives.py",
-            )
-        )
-    ).digest()[:4],
-    "big",
-)
+SOURCES = (*sorted(_HERE.rglob("*.py")), _HERE.parent / "measures" / "losses.py")
+SOURCE_STAMP = hashlib.sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()
 
 
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,6 +46,15 @@ class _LockedCache(FunctionCache):
     numba names the files of a function's compiled forms by counting, and writes the index before
     the code: two processes that compile at the same time could get each other's code.
     """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        # The stamp in place of the time at which the function's own file was changed.
+        self._cache_file = IndexDataCacheFile(
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=SOURCE_STAMP,
+        )
 
     def load_overload(self, *args: Any) -> Any:
         with self._alone():

@@ -1,75 +1,50 @@
-"""The compiled kernel of optimizer=sagemaker: lazy mini-batch Adam, as the built-in runs it.
+"""The compiled kernel that trains batch by batch, as the built-in algorithm does.
 
-What was found out about Amazon's built-in algorithm (its published logs agree to the third digit):
-
-1. the gradient of a batch is the sum over its rows of (prediction - y) * d score / d parameter;
-   no factor 2 for the squared loss;
-2. times rescale_grad, by default 1 / mini_batch_size, also for a short last batch;
-3. plus wd * parameter (L2 as a part of the gradient, not AdamW's decay);
-4. clipped to +- clip_gradient, if that is set;
-5. Adam with beta1 = 0.9, beta2 = 0.999, eps outside the root, and the bias correction of a global
-   step count t;
-6. lazy: of w and V only the rows whose features occur in the batch take part in 3 to 5;
-7. a short last batch is filled up with empty rows of label 0, which pull at w0 alone.
+1. The gradient of a batch is the sum over its rows of (prediction - y) * d score / d parameter;
+   no factor 2 for the squared loss.
+2. The optimizer takes one step with it (``fm.kernels.optimizers.lazy_adam``): of w0, and of w and V
+   for the features that occur in the batch.
+3. A short last batch may be filled up with empty rows of label 0, which pull at w0 alone.
 
 Instead of scattering each row's gradient into a table, the batch is turned on its side: the
 entries are grouped by feature, so that each touched feature is read and written once.
-Symbols as in ``fm.kernels.rows``; P and W hold per feature the parameter and the two moments.
+Symbols as in ``fm.kernels.rows``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
-from fm.kernels.jit import SOURCE_VERSION, jit
-from fm.kernels.optimizers import BETA1, BETA2
-from fm.kernels.rows import loss_terms
+from fm.kernels.jit import jit
+from fm.kernels.losses import terms
 from fm.kernels.simd import (
-    clamp,
     index,
     load,
     store,
     vadd,
     vaxpy,
-    vdiv,
-    vfill_like,
     vfma,
     vload,
-    vmax,
-    vmin,
     vmul,
     vscale,
     vsplat,
-    vsqrt,
     vstore,
     vsub,
     vsum,
 )
+from fm.kernels.steps import row_scale, step_bias, step_factors, step_linear
 
 f4 = np.float32
 
 
-class LazyAdam(NamedTuple):
-    """The numbers of the mini-batch optimizer; `clip` is infinite where nothing is clipped."""
-
-    bias_lr: float
-    linear_lr: float
-    factors_lr: float
-    bias_wd: float
-    linear_wd: float
-    factors_wd: float
-    eps: float
-    rescale: float
-    clip: float
-
-
 @cache
-def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> Callable[..., float]:
+def minibatch_kernel(
+    width: int, chunks: int, onehot: bool, weighted: bool, states: int
+) -> Callable[..., float]:
     """Return the compiled loop over the batches of one epoch.
 
     Parameters
@@ -78,6 +53,8 @@ def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> C
         Of ``fm.kernels.rows.layout``.
     onehot, weighted : bool
         Whether all values are 1; whether there are sample weights.
+    states : int
+        The optimizer's number of states per parameter.
 
     Returns
     -------
@@ -86,36 +63,20 @@ def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> C
         space, margins, B, W, P)`` trains on the rows ``order[start:stop]``, in batches, and
         returns the score of the rows that filled up the last one. `batch` is the number of
         rows per step, `pad` whether to fill up the last batch, `space` a :class:`Workspace`.
-        Updates B = [w0, m, v, beta1^t, beta2^t], W and P in place; writes each row's score,
+        Updates B, W and P in place; writes each row's score,
         before its batch's step, to margins.
     """
     gap = width * chunks
-    stride = 3 * gap
-    version = SOURCE_VERSION
+    wide = 1 + states
+    stride = wide * gap
 
     def epoch(
-        order,
-        start,
-        stop,
-        indptr,
-        indices,
-        values,
-        y,
-        weight,
-        loss,
-        opt,
-        batch,
-        pad,
-        space,
-        margins,
-        B,
-        W,
-        P,
-    ):
+        order, start, stop, indptr, indices, values, y, weight, loss, opt, batch, pad, space,
+        margins, B, W, P,
+    ):  # fmt: skip
         sums, gradients, slot, touched, first, entry_row, entry_value = space
         one = f4(1.0)
         pad_score = f4(B[0])
-        version  # noqa: B018  a part of the cache key
         for begin in range(start, stop, batch):
             rows = min(batch, stop - begin)
             b = f4(B[0])
@@ -140,14 +101,14 @@ def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> C
                             x = load(values, j)
                             v = vscale(v, x)
                         if chunk == 0:
-                            linear += x * load(W, c * 3)
+                            linear += x * load(W, c * wide)
                         s = vadd(s, v)
                         q = vfma(v, v, q)
                     interaction += vsum(vsub(vmul(s, s), q))
                     vstore(sums, i * gap + chunk * width, s)
                 p = linear + f4(0.5) * interaction + b
                 store(margins, begin + i, p)
-                g, _, _ = loss_terms(loss, p, load(y, r))
+                g, _, _ = terms(loss, p, load(y, r))
                 if weighted:
                     g *= load(weight, r)
                 store(gradients, i, g)
@@ -164,7 +125,7 @@ def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> C
                     store(first, u, load(first, u) + 1)
             if pad and rows < batch:
                 pad_score = b
-                g, _, _ = loss_terms(loss, b, f4(0.0))
+                g, _, _ = terms(loss, b, f4(0.0))
                 bias_gradient += np.float64(g) * (batch - rows)
 
             # Group the entries by feature: first[u] becomes the place after u's last entry ...
@@ -183,15 +144,9 @@ def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> C
                     if not onehot:
                         store(entry_value, at, load(values, j))
 
-            # One Adam step.
-            B[3] *= np.float64(BETA1)
-            B[4] *= np.float64(BETA2)
-            correction = f4(math.sqrt(1.0 - B[4]) / (1.0 - B[3]))
-            d = f4(bias_gradient) * opt.rescale + opt.bias_wd * b
-            d = clamp(d, -opt.clip, opt.clip)
-            B[1] = BETA1 * B[1] + (one - BETA1) * d
-            B[2] = BETA2 * B[2] + (one - BETA2) * d * d
-            B[0] -= opt.bias_lr * correction * f4(B[1]) / (f4(math.sqrt(B[2])) + opt.eps)
+            # One step: of w0, then of each feature in the batch.
+            scale = row_scale(opt, B, one, f4(0.0), f4(0.0))
+            B[0] = step_bias(opt, B, b, f4(bias_gradient), one, scale)
             for u in range(features):
                 c = index(touched, u)
                 store(slot, c, -1)
@@ -216,26 +171,8 @@ def minibatch_kernel(width: int, chunks: int, onehot: bool, weighted: bool) -> C
                         gxx += h * x
                         total = vaxpy(h, vload(sums, i * gap + chunk * width, width), total)
                     if chunk == 0:
-                        w = load(W, c * 3)
-                        d = gx * opt.rescale + opt.linear_wd * w
-                        d = clamp(d, -opt.clip, opt.clip)
-                        m = BETA1 * load(W, c * 3 + 1) + (one - BETA1) * d
-                        n = BETA2 * load(W, c * 3 + 2) + (one - BETA2) * d * d
-                        store(W, c * 3 + 1, m)
-                        store(W, c * 3 + 2, n)
-                        step = opt.linear_lr * correction * m / (math.sqrt(n) + opt.eps)
-                        store(W, c * 3, w - step)
-                    clip = vfill_like(v, opt.clip)
-                    dv = vaxpy(opt.rescale, total, vscale(v, opt.factors_wd - opt.rescale * gxx))
-                    dv = vmax(vmin(dv, clip), vscale(clip, f4(-1.0)))
-                    mv = vaxpy(one - BETA1, dv, vscale(vload(P, at + gap, width), BETA1))
-                    nv = vaxpy(
-                        one - BETA2, vmul(dv, dv), vscale(vload(P, at + 2 * gap, width), BETA2)
-                    )
-                    vstore(P, at + gap, mv)
-                    vstore(P, at + 2 * gap, nv)
-                    below = vadd(vsqrt(nv), vfill_like(v, opt.eps))
-                    vstore(P, at, vsub(v, vdiv(vscale(mv, opt.factors_lr * correction), below)))
+                        step_linear(opt, W, c * wide, gx, one, scale)
+                    step_factors(opt, P, at, gap, v, total, one, gxx, one, scale)
         return pad_score
 
     return jit(epoch)

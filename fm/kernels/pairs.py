@@ -35,8 +35,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fm.kernels.jit import SOURCE_VERSION, jit
-from fm.kernels.optimizers import by_type, row_scale, step_factors, step_linear
+from fm.kernels.jit import jit
+from fm.kernels.layout import AHEAD
+from fm.kernels.losses import FAR
 from fm.kernels.simd import (
     clamp,
     index,
@@ -55,10 +56,16 @@ from fm.kernels.simd import (
     vsub,
     vsum,
 )
+from fm.kernels.steps import by_type, row_scale, step_factors, step_linear
 
 f4 = np.float32
-_AHEAD = 2  # rows, as in fm.kernels.rows
 _END = 2**31  # behind every feature
+
+
+@by_type
+def pair_terms(loss, d, trial):
+    """Return (derivative of the loss by d, the loss, whether the row is done with)."""
+    raise NotImplementedError("compiled code only")
 
 
 class Bpr(NamedTuple):
@@ -66,6 +73,15 @@ class Bpr(NamedTuple):
 
     clip: float
     rescale: float
+
+    @staticmethod
+    def pair_terms(loss, d, trial):
+        e = f4(math.exp(-abs(d)))  # never overflows
+        share = f4(1.0) / (f4(1.0) + e)
+        if d > f4(0.0):
+            share = e * share
+        value = math.log(1.0 + np.float64(e)) + np.float64(max(-d, f4(0.0)))
+        return loss.rescale * clamp(-share, -loss.clip, loss.clip), value, False
 
 
 class Warp(NamedTuple):
@@ -78,32 +94,23 @@ class Warp(NamedTuple):
     rescale: float
     num_items: float
 
-
-def pair_terms(loss, d, trial):
-    """Return (derivative of the loss by d, the loss, whether the row is done with)."""
-    raise NotImplementedError("compiled code only")
-
-
-def _bpr_terms(loss, d, trial):
-    e = f4(math.exp(-abs(d)))  # never overflows
-    share = f4(1.0) / (f4(1.0) + e)
-    if d > f4(0.0):
-        share = e * share
-    value = math.log(1.0 + np.float64(e)) + np.float64(max(-d, f4(0.0)))
-    return loss.rescale * clamp(-share, -loss.clip, loss.clip), value, False
+    @staticmethod
+    def pair_terms(loss, d, trial):
+        if d >= f4(1.0):
+            return f4(0.0), 0.0, False
+        rank = (loss.num_items - f4(1.0)) / trial
+        weight = f4(math.log(1.0 + rank) / math.log(max(loss.num_items, f4(2.0))))
+        value = np.float64(weight) * np.float64(f4(1.0) - d)
+        return loss.rescale * clamp(-weight, -loss.clip, loss.clip), value, True
 
 
-def _warp_terms(loss, d, trial):
-    if d >= f4(1.0):
-        return f4(0.0), 0.0, False
-    weight = f4(
-        math.log(1.0 + (loss.num_items - f4(1.0)) / trial) / math.log(max(loss.num_items, f4(2.0)))
-    )
-    value = np.float64(weight) * np.float64(f4(1.0) - d)
-    return loss.rescale * clamp(-weight, -loss.clip, loss.clip), value, True
-
-
-by_type(pair_terms, {Bpr: _bpr_terms, Warp: _warp_terms})
+def pair_loss(config: Any, num_items: int) -> Any:
+    """Return the config's loss of pairs."""
+    clip = FAR if config.clip_gradient is None else f4(config.clip_gradient)
+    rescale = f4(1.0 if config.rescale_grad is None else config.rescale_grad)
+    if config.ranking_loss == "warp":
+        return Warp(clip, rescale, f4(num_items))
+    return Bpr(clip, rescale)
 
 
 @cache
@@ -132,7 +139,6 @@ def pair_kernel(width: int, chunks: int, weighted: bool, states: int) -> Callabl
     gap = width * chunks
     stride = (1 + states) * gap
     wide = 1 + states
-    version = SOURCE_VERSION
 
     def epoch(
         order, begin, stop, each, items, negatives, context, side, weight, loss, opt, scratch,
@@ -140,16 +146,15 @@ def pair_kernel(width: int, chunks: int, weighted: bool, states: int) -> Callabl
     ):  # fmt: skip
         total = 0.0
         one, zero = f4(1.0), f4(0.0)
-        version  # noqa: B018  a part of the cache key
         for t in range(begin, stop):
-            if t + _AHEAD < stop:
-                r = index(order, t + _AHEAD)
+            if t + AHEAD < stop:
+                r = index(order, t + AHEAD)
                 for j in range(index(context[0], r), index(context[0], r + 1)):
                     prefetch_span(P, index(context[1], j) * stride, stride)
                 for ahead in range(-1, min(each, 4)):
                     item = index(items, r)
                     if ahead >= 0:
-                        item = max(0, index(negatives, (t + _AHEAD - begin) * each + ahead))
+                        item = max(0, index(negatives, (t + AHEAD - begin) * each + ahead))
                     for j in range(index(side[0], item), index(side[0], item + 1)):
                         c = index(side[1], j)
                         prefetch(W, c * wide)

@@ -7,11 +7,9 @@ against scikit-learn's.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from fm.measures.losses import LOGISTIC, REGRESSOR
+from fm.measures.losses import Logistic
 
 
 def regression_metrics(
@@ -53,41 +51,50 @@ def classification_metrics(
         both = np.sum(weight[predicted & positive])
         either = np.sum(weight[predicted]) + np.sum(weight[positive])
     return {
-        "log_loss": _mean(LOGISTIC.value(scores, y), weight),
+        "log_loss": _mean(Logistic.value(scores, y), weight),
         "accuracy": _mean((predicted == positive).astype(np.float64), weight),
         "f1": float(2 * both / either) if either > 0 else 0.0,
         "auc": _auc(scores, positive, weight),
     }
 
 
-def metrics_of(
-    predictor_type: str, scores: np.ndarray, y: np.ndarray, weight: np.ndarray | None = None
+def regression_terms(scores: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
+    """Return what the metrics of a regression sum up, for each row: 1, squared, absolute error."""
+    error = scores - y
+    return [np.ones(scores.size), error * error, np.abs(error)]
+
+
+def regression_of_sums(count: float, squared: float, absolute: float) -> dict[str, float]:
+    """Return rmse, mse and mae, given the sums of :func:`regression_terms` over all rows.
+
+    Examples
+    --------
+    >>> regression_of_sums(2, 4.0, 2.0)
+    {'rmse': 1.4142135623730951, 'mse': 2.0, 'mae': 1.0}
+    """
+    mse = squared / count
+    return {"rmse": mse**0.5, "mse": mse, "mae": absolute / count}
+
+
+def classification_terms(scores: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
+    """Return for each row: 1, log loss, whether it is a hit, both are 1, how many are 1."""
+    one, guess = y > 0.5, scores >= 0
+    loss = Logistic.value(scores, y)
+    return [np.ones(scores.size), loss, one == guess, one & guess, one + guess.astype(int)]
+
+
+def classification_of_sums(
+    count: float, loss: float, hits: float, both: float, either: float
 ) -> dict[str, float]:
-    """Return the metrics of the given task (see the two functions above)."""
-    function = regression_metrics if predictor_type == REGRESSOR else classification_metrics
-    return function(scores, y, weight)
-
-
-def constant_baseline(predictor_type: str, y: np.ndarray, **more: Any) -> dict[str, float]:
-    """Return the metrics of the best constant score for y: its mean, or the log-odds of label 1."""
-    mean = float(np.mean(y, dtype=np.float64))
-    if predictor_type != REGRESSOR:
-        mean = log_odds(mean)
-    return metrics_of(predictor_type, np.full(len(y), mean), y, **more)
+    """Return accuracy, log_loss and f1, given the sums of :func:`classification_terms`."""
+    f1 = 2 * both / either if either else 0.0
+    return {"accuracy": hits / count, "log_loss": loss / count, "f1": f1}
 
 
 def log_odds(rate: float) -> float:
     """Return the score whose probability is `rate`, kept finite at 0 and 1."""
     rate = min(max(rate, 1e-6), 1 - 1e-6)
     return float(np.log(rate / (1 - rate)))
-
-
-_HIGHER_IS_BETTER = ("accuracy", "f1", "auc", "ndcg", "hit_rate")
-
-
-def is_better(metric: str, a: float, b: float) -> bool:
-    """Whether a is better than b; a NaN is never better."""
-    return a > b if metric in _HIGHER_IS_BETTER else a < b
 
 
 def _mean(values: np.ndarray, weight: np.ndarray | None) -> float:

@@ -37,10 +37,11 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import orjson
 
-from fm.config import CLASSIFIER, REGRESSOR, TrainConfig, parameters
+from fm.config import TrainConfig, parameters
 from fm.errors import ConfigError, FMError, ModelFileError
 from fm.formats.storage import atomic_output
 from fm.model.model import FILE_NAME, Model, read_safetensors
+from fm.tasks import CLASSIFIER, REGRESSOR
 
 log = logging.getLogger("fm")
 

@@ -63,11 +63,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm import __version__
-from fm.config import CLASSIFIER, TrainConfig, parameters
+from fm.config import TrainConfig, parameters
 from fm.data.dataset import Dataset, all_finite, checked_csr, sparse_row
 from fm.errors import ConfigError, DataError, FMError, ModelFileError
 from fm.formats.storage import from_json, read_tensors, to_json, write_tensors
-from fm.measures.losses import LOSSES
+from fm.tasks import Task
 
 if TYPE_CHECKING:
     from fm.catalogue.catalogue import Catalogue
@@ -184,9 +184,9 @@ class Model:
         return int(self.V.shape[1])
 
     @property
-    def is_classifier(self) -> bool:
-        """Whether the scores are log-odds of label 1."""
-        return self.config.predictor_type == CLASSIFIER
+    def task(self) -> Task:
+        """What was learnt, and all that depends on it."""
+        return self.config.task
 
     def __eq__(self, other: object) -> bool:
         """Whether both score every row alike and carry the same hyperparameters and encoder."""
@@ -308,7 +308,7 @@ class Model:
         rows = self.as_dataset(data)
         if engine == "compiled" or engine == "auto" and self._pays_off(rows):
             try:
-                from fm.kernels.rows import predict_scores
+                from fm.kernels.scoring import predict_scores
             except ImportError:
                 if engine == "compiled":
                     raise
@@ -320,7 +320,7 @@ class Model:
         return self._scipy_scores(rows)
 
     def _pays_off(self, rows: Dataset) -> bool:
-        enough = _WARM_WORK if "fm.kernels.rows" in sys.modules else _COLD_WORK
+        enough = _WARM_WORK if "fm.kernels.scoring" in sys.modules else _COLD_WORK
         return bool(rows.X.nnz * self.num_factors >= enough)
 
     def _scipy_scores(self, rows: Dataset) -> np.ndarray:
@@ -402,7 +402,7 @@ class Model:
         ndarray of float32 (regressor) or int64 (classifier), shape (num_rows,)
         """
         scores = self.scores(data, engine=engine)
-        return np.asarray(scores >= 0, dtype=np.int64) if self.is_classifier else scores
+        return self.task.predictions(scores)
 
     def predict_proba(self, data: Any, *, engine: str = "auto") -> np.ndarray:
         """Return the probability of label 1 of each row; parameters are those of :meth:`scores`.
@@ -416,12 +416,12 @@ class Model:
         ConfigError
             If the model is a regressor.
         """
-        if not self.is_classifier:
+        if not self.task.has_probabilities:
             raise ConfigError(
                 "predict_proba: the model is a regressor and has no probabilities; use predict, or "
                 "train with predictor_type=binary_classifier"
             )
-        return np.asarray(LOSSES[CLASSIFIER].link(self.scores(data, engine=engine)))
+        return np.asarray(self.task.loss.link(self.scores(data, engine=engine)))
 
     # -- looking inside --------------------------------------------------------------------------
 

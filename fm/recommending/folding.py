@@ -45,10 +45,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm.catalogue.catalogue import FIELD_RANGE, without
-from fm.config import CLASSIFIER, RANKER, REGRESSOR
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
-from fm.measures.losses import LOSSES, first_wrong_label, sigmoid
 
 if TYPE_CHECKING:
     from fm.catalogue.catalogue import Catalogue
@@ -117,7 +115,7 @@ class Folding:
         # varies (a model without linear weights) need no care.
         self._root = axes * np.sqrt(np.maximum(variances, 0.0))
         self.noise = 1.0
-        if model.config.predictor_type == REGRESSOR:
+        if not model.task.labels:
             self.noise = _noise(model) if noise is None else noise
             if not (math.isfinite(self.noise) and self.noise > 0):
                 raise ConfigError(f"noise: expected a number > 0, found {noise!r}")
@@ -126,25 +124,22 @@ class Folding:
     def fold(self, X: Any, y: Any = None, *, weight: Any = None) -> Folded:
         """Return weight and factors of a new value of the field; see :func:`fold_in`."""
         rows = self.model.as_dataset(X)
-        ranker = self.model.config.predictor_type == RANKER
-        if y is None and not ranker:
+        task = self.model.task
+        if y is None and not task.ranks:
             raise DataError("fold_in: expected a target y for each row, found none")
         y = np.ones(rows.num_rows) if y is None else y
         rows = Dataset.from_arrays(rows.X, y, weight, source="fold_in")
-        wrong = None
-        if self.model.config.predictor_type != REGRESSOR:
-            wrong = first_wrong_label(rows.targets)
+        wrong = task.first_wrong_target(rows.targets)
         if wrong is not None:
-            kind = "ranker" if ranker else CLASSIFIER
             raise DataError(
-                f"fold_in row {wrong + 1}: expected a label 0 or 1 for a {kind}, found "
+                f"fold_in row {wrong + 1}: expected a label 0 or 1 for a {task.noun}, found "
                 f"{rows.targets[wrong]:g}"
             )
         X = without(rows.X, self._dropped)
         Z, offsets = _design(X @ self.model.V), self.model.scores(X, engine="scipy")
         targets = rows.targets.astype(np.float64)
         shares = np.ones(rows.num_rows) if rows.weight is None else rows.weight.astype(np.float64)
-        if ranker and rows.num_rows:
+        if task.ranks and rows.num_rows:
             others = self._others(X, shares[targets == 1].sum())
             Z, offsets, targets, shares = (
                 np.concatenate(pair)
@@ -155,8 +150,7 @@ class Folding:
 
     def _solve(self, Z: np.ndarray, offsets: np.ndarray, y: np.ndarray, w: np.ndarray) -> Any:
         """Return the minimum by Newton's method; for squared loss the first step is the last."""
-        squared = self.model.config.predictor_type == REGRESSOR
-        loss = LOSSES[REGRESSOR if squared else CLASSIFIER]
+        loss = self.model.task.loss
         A = Z @ self._root
         offsets = offsets + Z @ self.mean
 
@@ -166,7 +160,7 @@ class Folding:
         a = np.zeros(A.shape[1])
         for _ in range(_NEWTON_STEPS):
             scores = offsets + A @ a
-            curvature = w if squared else w * (p := sigmoid(scores)) * (1 - p)
+            curvature = w * loss.curvature(scores)
             gradient = A.T @ (w * loss.gradient(scores, y)) + a
             hessian = (A.T * curvature) @ A
             hessian[np.diag_indices_from(hessian)] += 1.0
@@ -177,7 +171,7 @@ class Folding:
                     "fold_in: the rows or targets are so large that nothing can be learnt of them; "
                     "scale the numbers in them"
                 ) from err
-            if squared:
+            if loss.is_quadratic():
                 a = a - step
                 break
             if float(gradient @ step) < 1e-18 * max(1.0, float(w.sum())):
@@ -294,7 +288,7 @@ def ratings_rows(
         raise DataError(
             f"ratings: expected a mapping of item to rating, found {type(ratings).__name__}"
         )
-    labels = model.config.predictor_type != REGRESSOR
+    labels = model.task.labels
     for item, rating in ratings.items():
         number = isinstance(rating, (Real, np.bool_)) and (
             abs(rating if isinstance(rating, int) else float(rating)) <= _LARGEST
@@ -351,9 +345,8 @@ def fold_ratings(
         )
     if (ratings is None) == (liked is None):
         raise ConfigError("ratings, liked: expected one of the two")
-    ranker = model.config.predictor_type not in (REGRESSOR, CLASSIFIER)
     if liked is not None:
-        if model.config.predictor_type == REGRESSOR:
+        if not model.task.labels:
             raise ConfigError(
                 "liked: the model predicts ratings, not likes; give ratings, from item to number"
             )
@@ -362,7 +355,7 @@ def fold_ratings(
         ratings = dict.fromkeys(liked, 1)
     assert ratings is not None
     X, y = ratings_rows(model, catalogue, context, ratings)
-    if ranker:
+    if model.task.ranks:
         return fold_in(model, X[np.flatnonzero(y > 0)], None, catalogue.user), list(ratings)
     return fold_in(model, X, y, catalogue.user), list(ratings)
 

@@ -42,7 +42,6 @@ import scipy.sparse as sp
 from fm.errors import DataError, FMError
 from fm.formats.recordio import read_csr
 from fm.formats.svmlight import read_libsvm
-from fm.measures.losses import LOGISTIC
 from fm.model.model import Model
 from fm.serving.lists import OPTIONS, Asked, Asking
 from fm.serving.media import CSV, JSON, JSONLINES, LIBSVM, RECORDIO, Content, Refusal
@@ -547,7 +546,7 @@ def predictions(model: Model, rows: Rows) -> tuple[np.ndarray, np.ndarray | None
         raise Refusal(
             400, f"instance {at + 1}: the prediction is not a finite number; scale the values"
         )
-    if not model.is_classifier:
+    if not model.task.has_probabilities:
         return raw, None
-    scores = LOGISTIC.link(raw)
+    scores = model.task.loss.link(raw)
     return scores, (scores >= 0.5).astype(np.float32)

@@ -31,9 +31,7 @@ import numpy as np
 import orjson
 import scipy.sparse as sp
 
-from fm.config import REGRESSOR
 from fm.errors import DataError, FMError
-from fm.measures.losses import LOGISTIC
 from fm.model.model import Model
 from fm.serving.media import ANSWER_TYPES, JSONLINES, Refusal, shown
 
@@ -119,7 +117,7 @@ class Asking:
         liked = given.get("liked")
         if liked is not None:
             self._check_items("liked", liked)
-            if self.model.config.predictor_type == REGRESSOR:
+            if not self.model.task.labels:
                 raise DataError(
                     "liked: the model predicts ratings, not likes; give ratings, from item to "
                     "number"
@@ -159,14 +157,14 @@ class Asking:
         if type(ratings) is not dict:
             raise DataError(f'ratings: expected {{"ITEM": RATING}}, found {shown(ratings)}')
         self._check_items("ratings", list(ratings))
-        regressor = self.model.config.predictor_type == REGRESSOR
+        labels = self.model.task.labels
         for item, rating in ratings.items():
-            if regressor:
-                right = type(rating) in (int, float) and abs(rating) <= _LARGEST
-            else:
+            if labels:
                 right = type(rating) in (int, float, bool) and rating in (0, 1)
+            else:
+                right = type(rating) in (int, float) and abs(rating) <= _LARGEST
             if not right:
-                wanted = "a finite number" if regressor else "0 or 1"
+                wanted = "0 or 1" if labels else "a finite number"
                 raise DataError(
                     f"ratings: expected {wanted} for {shown(item)}, found {shown(rating)}"
                 )
@@ -272,8 +270,8 @@ def _lists(model: Model, X: sp.csr_matrix, asked: Sequence[Asked], rows: list[in
     there = numbers >= 0
     if not np.isfinite(scores[there]).all():
         raise DataError(_NOT_FINITE)
-    if model.is_classifier:
-        scores = LOGISTIC.link(scores)
+    if model.task.has_probabilities:
+        scores = model.task.loss.link(scores)
     used, places = np.unique(numbers, return_inverse=True)
     ids = best.catalogue.item_ids
     names = ["" if number < 0 else ids[number] for number in used.tolist()]
@@ -293,8 +291,10 @@ def warm_up(model: Model) -> None:
     """
     if model.catalogue is None or not model.catalogue.num_items:
         return
-    first, regressor = model.catalogue.item_ids[0], model.config.predictor_type == REGRESSOR
-    told: dict[str, Any] = {"ratings": {first: model.w0}} if regressor else {"liked": [first]}
+    first = model.catalogue.item_ids[0]
+    told: dict[str, Any] = {"ratings": {first: model.w0}}
+    if model.task.labels:
+        told = {"liked": [first]}
     empty = sp.csr_matrix((1, model.num_features), dtype=np.float32)
     for more in ({}, told):
         with contextlib.suppress(FMError), np.errstate(over="ignore", invalid="ignore"):

@@ -18,9 +18,10 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.measures.predictions import classification_metrics, log_odds, regression_metrics
+from fm.tasks import CLASSIFIER, REGRESSOR
 from fm.training.fit import fit
 
 Score = Callable[[Dataset, Dataset, int], np.ndarray]

@@ -37,10 +37,11 @@ import numpy as np
 import orjson
 import scipy.sparse as sp
 
-from fm.config import CLASSIFIER, TrainConfig
+from fm.config import TrainConfig
 from fm.formats.recordio import write_spmatrix_to_sparse_tensor
 from fm.model.model import Model
 from fm.serving.application import create_app
+from fm.tasks import CLASSIFIER
 
 USERS, FILMS = 943, 1682
 WIDTH = USERS + FILMS

@@ -30,11 +30,13 @@ from numba import njit
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.kernels.jit import jit
-from fm.kernels.optimizers import OPTIMIZERS
-from fm.kernels.rows import Squared, csr_arrays, layout, padded_order, training_kernel
+from fm.kernels.layout import csr_arrays, layout, padded_order
+from fm.kernels.rows import training_kernel
 from fm.kernels.simd import index, prefetch, vadd, vload, vsplat, vstore
+from fm.kernels.steps import optimizer_class
+from fm.measures.losses import Squared
 from fm.training.fit import fit
-from fm.training.state import aligned_zeros
+from fm.training.parameters import aligned_zeros
 
 f4 = np.float32
 
@@ -159,12 +161,12 @@ def contestants(
         bias_lr=0.01, linear_lr=0.01, factors_lr=0.01, linear_wd=1e-4, factors_wd=1e-4,
     )  # fmt: skip
     lanes = layout(k)
-    recipe = OPTIMIZERS[optimizer]
+    recipe = optimizer_class(optimizer)
     states = recipe.num_states
     csr = csr_arrays(data.X, True, m)
     rates = dict.fromkeys(("bias_lr", "linear_lr", "factors_lr"), f4(0.01))
     rates |= dict.fromkeys(("bias_wd", "linear_wd", "factors_wd"), f4(1e-4))
-    opt = recipe.make(**rates, **({"eps2": f4(1e-16)} if optimizer != "sgd" else {}))
+    opt = recipe(**rates, **({"eps2": f4(1e-16)} if optimizer != "sgd" else {}))
     kernel = training_kernel(lanes.width, lanes.chunks, m, True, False, states, False)
     rng = np.random.default_rng(1)
     P = aligned_zeros(n * lanes.padded * (1 + states))

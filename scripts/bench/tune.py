@@ -15,10 +15,10 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
+from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.errors import DivergenceError
-from fm.measures.predictions import metrics_of
+from fm.tasks import CLASSIFIER, REGRESSOR
 from fm.training.fit import fit
 
 
@@ -48,8 +48,8 @@ def judge(data: Dataset, config: TrainConfig) -> float:
         model = fit(seen, config, progress=False)
     except DivergenceError:
         return float("inf")
-    values = metrics_of(config.predictor_type, model.scores(unseen), unseen.y)
-    return values["rmse" if config.predictor_type == REGRESSOR else "log_loss"]
+    values = model.task.measure(model.scores(unseen), unseen.y)
+    return values[model.task.metric]
 
 
 def main() -> None:

@@ -178,7 +178,7 @@ def test_f24_every_format_the_same_scores(request, which, held_out, rng):
     X.data[:] = rng.uniform(0.5, 1.5, X.nnz).round(3)  # exact in text
     D = X.toarray()
     model = trained.model
-    expected = model.predict_proba(X) if model.is_classifier else model.scores(X)
+    expected = model.predict_proba(X) if model.task.has_probabilities else model.scores(X)
     bodies = {
         "dense": (dense_json(D), JSON),
         "values": (dense_data_json(D), JSON),

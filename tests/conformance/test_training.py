@@ -185,7 +185,7 @@ def test_f05_an_empty_objective_and_the_article(engine, job, train_ratings):
     one = job({**ARTICLE, "epochs": "1", "_tuning_objective_metric": ""}, channels)
     model = one.succeeded(one.run(engine))
     assert (model.num_features, model.num_factors) == (NUM_FEATURES, 64)
-    assert model.is_classifier
+    assert model.task.has_probabilities
 
 
 # -- 6 to 8: channels ------------------------------------------------------------------------------

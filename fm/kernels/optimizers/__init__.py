@@ -1,0 +1,1 @@
+"""One file per optimizer; ``fm.recipes`` names them, ``fm.kernels.steps`` says what each offers."""

@@ -1,0 +1,156 @@
+"""How good a model is after an epoch: what early stopping watches.
+
+Predictions are judged by their task's metrics on the rows held out, or on the validation data. A
+ranker is judged by NDCG and hit rate at 10 of the item of each row among all items; those that the
+user met in training are left out, unless the data repeat themselves (a tenth of the rows to judge
+are of an item that their user has met).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.sparse as sp
+
+from fm.catalogue.catalogue import Catalogue
+from fm.data.dataset import Dataset
+from fm.errors import DataError
+from fm.kernels.negatives import Known
+from fm.training.interactions import MOST_SCORES, REPEATS, Interactions
+from fm.training.solvers.solver import Solver
+
+TOP = 10  # of NDCG and hit rate
+Judge = Callable[[], dict[str, float]]
+
+
+def make_judge(solver: Solver, validation: Dataset | None) -> Judge | None:
+    """Return what measures the solver's parameters of the moment; None: nothing to judge by.
+
+    Parameters
+    ----------
+    solver : Solver
+        Its split says which rows are held out.
+    validation : Dataset, optional
+        In place of held-out rows.
+    """
+    data, rows = solver.data, solver.split.held_out
+    if validation is not None:
+        data, rows = validation, np.arange(validation.num_rows, dtype=np.int32)
+    if rows is None:
+        return None
+    met = solver.split.met
+    if met is None:
+        return _prediction_judge(solver, data, rows)
+    lists = _list_judge(met, data, rows, solver.config.seed, validation is None)
+
+    def judge() -> dict[str, float]:
+        _, w, V = solver.parameters()
+        return lists.metrics(w, V)
+
+    return judge
+
+
+def _prediction_judge(solver: Solver, data: Dataset, rows: np.ndarray) -> Judge:
+    scores, y = solver.scorer(data, rows), data.targets[rows]
+    weight = None if data.weight is None else data.weight[rows]
+    return lambda: solver.task.measure(scores(), y, weight)
+
+
+def _list_judge(
+    met: Interactions, data: Dataset, rows: np.ndarray, seed: int, own: bool
+) -> ListJudge:
+    """Return the judge of lists; `own`: the rows are some of those that `met` knows."""
+    if own:
+        users, items = met.users[rows], met.items[rows]
+        return ListJudge(met.catalogue, data.X[rows], users, items, met.known)
+    users, items = met.catalogue.rows_of_keys(data.X)
+    rows = np.flatnonzero(items >= 0)
+    if not rows.size:
+        raise DataError(
+            f"{data.source}: expected rows with an item of the training data "
+            f"({met.catalogue.item}), found none"
+        )
+    most = max(1, MOST_SCORES // met.catalogue.num_items)
+    if rows.size > most:
+        rng = np.random.default_rng([seed, 1])
+        rows = np.sort(rng.choice(rows, most, replace=False))
+    return ListJudge(met.catalogue, data.X[rows], users[rows], items[rows], met.known)
+
+
+class ListJudge:
+    """Rows whose item is ranked among all items, given their context.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    X : csr_matrix
+        The rows.
+    users, items : ndarray of int32
+        The user of each row (-1: none), and its item.
+    known : Known
+        The pairs that training met.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, X: sp.csr_matrix, users: np.ndarray, items: np.ndarray,
+        known: Known,
+    ) -> None:  # fmt: skip
+        self._items, self._targets = _Compact(catalogue.items), items
+        self._contexts = _Compact(catalogue.contexts(X))
+        none = np.zeros(0, np.int32)
+        met = [
+            known.indices[known.indptr[user] : known.indptr[user + 1]] if user >= 0 else none
+            for user in users
+        ]
+        again = [bool(np.isin(item, part)) for item, part in zip(items, met, strict=True)]
+        self._met = [none] * len(met) if np.mean(again) > REPEATS else met
+
+    def metrics(self, w: np.ndarray, V: np.ndarray) -> dict[str, float]:
+        """Return ndcg and hit_rate at 10 of the model with these parameters."""
+        ranks = self.ranks(w, V)
+        hit = ranks < TOP
+        gain = np.where(hit, 1 / np.log2(ranks + 2), 0.0)
+        return {"ndcg": float(gain.mean()), "hit_rate": float(hit.mean())}
+
+    def ranks(self, w: np.ndarray, V: np.ndarray) -> np.ndarray:
+        """Return the rank of each row's item, from 0; items of equal scores share their mean."""
+        vectors, linear = self._items.vectors(w, V, own_pairs=True)
+        contexts, _ = self._contexts.vectors(w, V)
+        ranks = np.empty(self._targets.size)
+        block = max(1, (1 << 22) // len(vectors))
+        for start in range(0, ranks.size, block):
+            targets = self._targets[start : start + block]
+            scores = contexts[start : start + block] @ vectors.T + linear
+            place = np.arange(targets.size)
+            own = scores[place, targets]
+            for row, met in enumerate(self._met[start : start + block]):
+                scores[row, met] = -np.inf
+            scores[place, targets] = own
+            above = (scores > own[:, None]).sum(axis=1)
+            ranks[start : start + block] = above + ((scores == own[:, None]).sum(axis=1) - 1) / 2
+        return ranks
+
+
+class _Compact:
+    """Rows over the features that occur in them, so that no others' parameters are copied."""
+
+    def __init__(self, X: sp.csr_matrix) -> None:
+        self._features, indices = np.unique(X.indices, return_inverse=True)
+        shape = (X.shape[0], max(1, self._features.size))
+        self._X = sp.csr_matrix((X.data, indices.reshape(-1), X.indptr), shape=shape)
+        self._squares = self._X.multiply(self._X).tocsr()
+
+    def vectors(
+        self, w: np.ndarray, V: np.ndarray, *, own_pairs: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return sum_j x_j v_j of each row, and sum_j w_j x_j; with the pairs within the row."""
+        if not self._features.size:
+            rows = self._X.shape[0]
+            return np.zeros((rows, V.shape[1]), np.float32), np.zeros(rows, np.float32)
+        V, w = V[self._features], w[self._features]
+        vectors = self._X @ V
+        linear = self._X @ w
+        if own_pairs:
+            linear = linear + 0.5 * ((vectors**2).sum(axis=1) - (self._squares @ V**2).sum(axis=1))
+        return vectors, linear

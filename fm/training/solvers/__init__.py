@@ -1,0 +1,1 @@
+"""How the parameters change: one file per solver; ``fm.recipes`` names them."""

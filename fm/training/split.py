@@ -1,0 +1,70 @@
+"""Which rows are trained on, and which are held out for early stopping.
+
+Decided here: from 1,000 rows on a tenth is held out, unless the config says otherwise or there are
+validation data. A ranker's rows are split by user (``fm.training.interactions``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fm.config import TrainConfig
+from fm.data.dataset import Dataset
+from fm.model.model import Model
+from fm.training.interactions import Interactions, split_interactions
+
+_MIN_ROWS = 1000
+_FRACTION, _FRACTION_OF_USERS = 0.1, 1.0
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers, int32, ascending.
+
+    Attributes
+    ----------
+    rows : ndarray
+        To train on.
+    held_out : ndarray or None
+        To judge by.
+    met : Interactions or None
+        Who met what in the rows to train on; None but for a ranker.
+    """
+
+    rows: np.ndarray
+    held_out: np.ndarray | None = None
+    met: Interactions | None = None
+
+
+def split_rows(
+    data: Dataset, config: TrainConfig, *, hold_out: bool = False, init: Model | None = None
+) -> Split:
+    """Return which rows to train on, and which to hold out if that is wanted at all.
+
+    Parameters
+    ----------
+    data : Dataset
+    config : TrainConfig
+        Resolved.
+    hold_out : bool
+        Whether rows may be held out.
+    init : Model, optional
+        That training goes on from: what its users met is met.
+    """
+    fraction = config.validation_fraction
+    if fraction is None:
+        enough = config.patience and data.num_rows >= _MIN_ROWS
+        usual = _FRACTION_OF_USERS if config.task.ranks else _FRACTION
+        fraction = usual if enough else 0.0
+    if not hold_out:
+        fraction = 0.0
+    if config.task.ranks:
+        return Split(*split_interactions(data, config, fraction, init))
+    count, rows = data.num_rows, np.arange(data.num_rows, dtype=np.int32)
+    held = min(max(1, round(fraction * count)), count - 1) if fraction else 0
+    if not held:
+        return Split(rows)
+    mixed = np.random.default_rng([config.seed, 1]).permutation(rows)
+    return Split(np.sort(mixed[held:]), np.sort(mixed[:held]))
