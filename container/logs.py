@@ -23,8 +23,9 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
-from fm.data.dataset import Dataset, blocks
+from fm.data.dataset import Dataset
 from fm.measures.losses import LOSSES
+from fm.sparse import blocks
 
 if TYPE_CHECKING:
     from fm.training.fit import Epoch

@@ -27,10 +27,11 @@ from sklearn.utils.validation import (
 )
 
 from fm.config import CLASSIFIER, RANKER, REGRESSOR, Parameter, TrainConfig, parameters
-from fm.data.dataset import Dataset, checked_csr
+from fm.data.dataset import Dataset
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
 from fm.measures.losses import sigmoid
+from fm.sparse import checked_csr
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,6 +17,7 @@ ROOT = Path(fm.__file__).parents[1]
 FLOORS = {
     # 0  pure arrays: no files, no logging, no randomness
     "fm.errors": 0,
+    "fm.sparse": 0,
     "fm.measures.losses": 0,
     "fm.measures.predictions": 0,
     "fm.kernels.simd": 0,

@@ -25,6 +25,7 @@ from fm.data.dataset import Dataset
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
 from fm.formats.cells import text_of
+from fm.sparse import csr, without
 
 USER_NAMES = ("user", "user_id", "userid", "customer", "customer_id", "person", "visitor")
 ITEM_NAMES = (
@@ -265,35 +266,6 @@ def field_of(data: Dataset, role: str, name: str | None, guesses: Sequence[str])
 
 def _column(encoder: Encoder, name: str) -> Any:
     return encoder.columns[encoder.field_names.index(name)]
-
-
-def without(X: sp.csr_matrix, features: np.ndarray) -> sp.csr_matrix:
-    """Return X without the entries of some features (a mask)."""
-    keep = ~features[X.indices]
-    indptr = np.concatenate([[0], np.cumsum(keep)])[X.indptr].astype(X.indptr.dtype)
-    result = sp.csr_matrix(X.shape, dtype=X.dtype)
-    result.data, result.indices, result.indptr = X.data[keep], X.indices[keep], indptr
-    result.has_canonical_format = X.has_canonical_format
-    return result
-
-
-def csr_of_entries(
-    rows: np.ndarray, indices: np.ndarray, data: np.ndarray, shape: tuple[int, int]
-) -> sp.csr_matrix:
-    """Return the matrix of entries in any order, no two of which are in the same place."""
-    order = np.lexsort((indices, rows))
-    indptr = np.searchsorted(rows[order], np.arange(shape[0] + 1))
-    return csr(data[order], indices[order], indptr, shape)
-
-
-def csr(
-    data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]
-) -> sp.csr_matrix:
-    """Return the matrix of these arrays, which are taken as they are: ascending in each row."""
-    matrix = sp.csr_matrix(shape, dtype=data.dtype)
-    matrix.data, matrix.indices, matrix.indptr = data, indices, indptr.astype(np.int32)
-    matrix.has_canonical_format = True
-    return matrix
 
 
 # -- in a model file -------------------------------------------------------------------------------

@@ -27,12 +27,11 @@ from fm.catalogue.catalogue import (
     Catalogue,
     FeatureIds,
     Field,
-    csr,
-    csr_of_entries,
     field_of,
 )
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError
+from fm.sparse import csr, csr_of_entries
 
 _BLOCK = 1 << 18  # rows looked at together
 _ENOUGH = 1000  # rows of groups of two or more, to tell what is alike within a group

@@ -30,11 +30,11 @@ from fm.cli.options import (
     parse_json,
     positive,
 )
-from fm.data.dataset import sparse_row
 from fm.errors import ConfigError, DataError
 from fm.explaining.pictures import bars, heat_map
 from fm.explaining.terms import Explanation
 from fm.model.model import Model, load
+from fm.sparse import sparse_row
 
 if TYPE_CHECKING:
     import pyarrow as pa

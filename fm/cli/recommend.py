@@ -363,8 +363,8 @@ def _knowing(
     """Return a recommender that knows somebody new as a user, and who is asked for."""
     if person is None:
         return recommender, X
-    from fm.catalogue.catalogue import without
     from fm.recommending.extending import with_feature
+    from fm.sparse import without
 
     model = dataclasses.replace(recommender.model, catalogue=recommender.catalogue)
     if model.encoder is None:

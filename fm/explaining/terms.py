@@ -25,9 +25,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm.config import CLASSIFIER
-from fm.data.dataset import sparse_row
 from fm.errors import ConfigError, DataError
 from fm.measures.losses import LOSSES
+from fm.sparse import sparse_row
 
 if TYPE_CHECKING:
     from fm.model.model import Model

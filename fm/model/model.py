@@ -64,10 +64,11 @@ import scipy.sparse as sp
 
 from fm import __version__
 from fm.config import CLASSIFIER, TrainConfig, parameters
-from fm.data.dataset import Dataset, all_finite, checked_csr, sparse_row
+from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError, FMError, ModelFileError
 from fm.formats.storage import from_json, read_tensors, to_json, write_tensors
 from fm.measures.losses import LOSSES
+from fm.sparse import all_finite, checked_csr, rows_of, sparse_row
 
 if TYPE_CHECKING:
     from fm.catalogue.catalogue import Catalogue
@@ -331,7 +332,7 @@ class Model:
         step = max(1, _BLOCK // max(self.num_factors, entries))
         half = np.float32(0.5)
         for start in range(0, X.shape[0], step):
-            block = _rows_of(X, start, min(start + step, X.shape[0]))
+            block = rows_of(X, start, min(start + step, X.shape[0]))
             sums = block @ self.V
             pairs = half * np.einsum("ij,ij->i", sums, sums)
             if onehot:  # x^2 = x, so both linear terms are one product
@@ -767,11 +768,3 @@ def _same_array(a: np.ndarray | None, b: np.ndarray | None) -> bool:
 
 def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _rows_of(X: sp.csr_matrix, start: int, stop: int) -> sp.csr_matrix:
-    """Return rows of X that share its memory (X[start:stop] copies)."""
-    begin, end = X.indptr[start], X.indptr[stop]
-    indptr = (X.indptr[start : stop + 1] - begin).astype(np.int32, copy=False)
-    parts = X.data[begin:end], X.indices[begin:end], indptr
-    return sp.csr_matrix(parts, shape=(stop - start, X.shape[1]), copy=False)

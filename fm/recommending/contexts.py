@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue.catalogue import Catalogue, FeatureIds, csr_of_entries
-from fm.data.dataset import Dataset, checked_csr
+from fm.catalogue.catalogue import Catalogue, FeatureIds
+from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.formats.cells import text_of
 from fm.formats.files import ragged
+from fm.sparse import checked_csr, csr_of_entries
 
 if TYPE_CHECKING:
     from fm.model.model import Model

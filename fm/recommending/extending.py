@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue.catalogue import FIELD_RANGE, without
+from fm.catalogue.catalogue import FIELD_RANGE
 from fm.errors import ConfigError, DataError
 from fm.recommending.folding import Folded
+from fm.sparse import without
 
 if TYPE_CHECKING:
     from fm.catalogue.catalogue import Catalogue

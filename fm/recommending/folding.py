@@ -44,11 +44,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue.catalogue import FIELD_RANGE, without
+from fm.catalogue.catalogue import FIELD_RANGE
 from fm.config import CLASSIFIER, RANKER, REGRESSOR
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.measures.losses import LOSSES, first_wrong_label, sigmoid
+from fm.sparse import without
 
 if TYPE_CHECKING:
     from fm.catalogue.catalogue import Catalogue

@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue.catalogue import Catalogue, without
-from fm.data.dataset import all_finite
+from fm.catalogue.catalogue import Catalogue
 from fm.errors import ConfigError, DataError
 from fm.recommending.contexts import Contexts, listed
 from fm.recommending.topk import TopK, top_k
+from fm.sparse import all_finite, without
 
 if TYPE_CHECKING:
     import pyarrow as pa

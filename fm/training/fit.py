@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fm.config import CLASSIFIER, METRICS, RANKER, REGRESSOR, TrainConfig
-from fm.data.dataset import Dataset, all_finite, blocks
+from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError, DivergenceError, ModelFileError
 from fm.kernels.minibatch import LazyAdam, minibatch_kernel, workspace
 from fm.kernels.optimizers import OPTIMIZERS
@@ -36,6 +36,7 @@ from fm.kernels.rows import (
 )
 from fm.measures.losses import LOSSES, first_wrong_label
 from fm.measures.predictions import is_better, log_odds, metrics_of
+from fm.sparse import all_finite, blocks
 from fm.training.progress import Progress, timer
 from fm.training.state import TrainState, is_checkpoint, load_checkpoint, save_checkpoint
 
