@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from fm.version import __version__
 
 if TYPE_CHECKING:
     from fm.config import TrainConfig
@@ -68,6 +68,7 @@ __all__ = [
     "ModelFileError",
     "TrainConfig",
     "UnsupportedFormatError",
+    "__version__",
     "fit",
     "load",
     "read",

@@ -62,13 +62,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from fm import __version__
 from fm.config import CLASSIFIER, TrainConfig, parameters
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError, FMError, ModelFileError
 from fm.formats.storage import from_json, read_tensors, to_json, write_tensors
 from fm.measures.losses import LOSSES
 from fm.sparse import all_finite, checked_csr, rows_of, sparse_row
+from fm.version import __version__
 
 if TYPE_CHECKING:
     from fm.catalogue.catalogue import Catalogue
