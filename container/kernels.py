@@ -79,9 +79,9 @@ def main() -> None:
     import numpy as np
     import scipy.sparse as sp
 
-    from fm.catalogue.finding import catalogue_of
     from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
     from fm.data.dataset import Dataset
+    from fm.reading.finding_items import catalogue_of
     from fm.training.fit import fit
 
     pairs = np.tile(np.eye(4), (1, 2))  # users and items: two ones in each row

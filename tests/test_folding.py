@@ -13,12 +13,12 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 import fm.recommending.folding
-from fm.catalogue.finding import catalogue_of
 from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
 from fm.encoding.columns import Categorical, Numeric, Vocabulary
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
 from fm.model.model import Model, load
+from fm.reading.finding_items import catalogue_of
 from fm.reading.read import read
 from fm.recommending.extending import with_feature
 from fm.recommending.folding import Folded, Folding, fold_in, fold_ratings, ratings_rows

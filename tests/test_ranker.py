@@ -12,13 +12,13 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 
 from fm import Dataset, TrainConfig, fit, read
-from fm.catalogue.finding import catalogue_of
 from fm.config import RANKER, RANKING_LOSSES
 from fm.errors import ConfigError, DataError, DivergenceError, ModelFileError
 from fm.estimators import FMRanker
 from fm.evaluating.rankings import evaluate_ranking
 from fm.kernels.negatives import alias_table, draw_negatives, known_pairs
 from fm.kernels.optimizers import OPTIMIZERS
+from fm.reading.finding_items import catalogue_of
 from fm.training import ranker
 from fm.training.fit import fit_pass
 from fm.training.ranker import Judge, RankTrainer, interactions

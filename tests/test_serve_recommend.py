@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from test_serve_server import serving
 
 import fm.recommending.recommender
-from fm.catalogue.finding import catalogue_of
 from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
 from fm.data.dataset import Dataset
 from fm.model.builtin import write_artifact
 from fm.model.model import Model, load
+from fm.reading.finding_items import catalogue_of
 from fm.reading.read import read
 from fm.serving import bodies
 from fm.serving import lists as recommending

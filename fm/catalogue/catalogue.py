@@ -1,7 +1,7 @@
 """Catalogue: which features of a model are its items and its users, and who met which item.
 
 Decided here: what of the training data is remembered for recommending, and how a model file keeps
-it. Not decided here: how it is made from data (``fm.catalogue.finding``), how items are scored
+it. Not decided here: how it is made from data (``fm.reading.finding_items``), how items are scored
 (``fm.recommending.recommender``). Floor 1.
 
 A row of the training data has two sides: the **item side** (the item's own feature and the columns

@@ -1,7 +1,7 @@
 """A table of items -> a catalogue of them. Floor 1.
 
 Decided here: how items that are described by columns become a catalogue, those that training did
-not meet included. Not decided here: which columns describe an item (``fm.catalogue.finding``).
+not meet included. Not decided here: which columns describe an item (``fm.reading.finding_items``).
 """
 
 from __future__ import annotations

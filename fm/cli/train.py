@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import orjson
 
-from fm.catalogue.finding import continued
 from fm.cli.options import (
     EXIT_INTERRUPTED,
     Parser,
@@ -48,6 +47,7 @@ from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.measures.predictions import is_better, log_odds, metrics_of
 from fm.model.model import FILE_NAME, Model, load
+from fm.reading.finding_items import continued
 from fm.training.fit import check_labels, fit
 from fm.training.state import is_checkpoint
 

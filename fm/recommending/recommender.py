@@ -169,7 +169,7 @@ class Recommender:
 
     Examples
     --------
-    >>> from fm.catalogue.finding import catalogue_of
+    >>> from fm.reading.finding_items import catalogue_of
     >>> from fm.config import TrainConfig
     >>> from fm.model.model import Model
     >>> from fm.reading.read import read

@@ -115,7 +115,7 @@ def fit(
         held out. The best epoch's parameters are returned.
     init : Model, optional
         Start from this model's parameters (warm start) instead of random ones. Its catalogue goes
-        on, too: see :func:`fm.catalogue.finding.continued`.
+        on, too: see :func:`fm.reading.finding_items.continued`.
     callbacks : sequence of callable
         Called with an :class:`Epoch` after each epoch. A KeyboardInterrupt raised in one, like
         Ctrl-C, ends the training and keeps the best model so far.
@@ -165,7 +165,7 @@ def fit(
                 "encoder=init.encoder"
             )
     if init is not None and init.catalogue is not None:
-        from fm.catalogue.finding import continued
+        from fm.reading.finding_items import continued
 
         data = continued(init.catalogue, data)
     make: type[_Trainer] = _Trainer

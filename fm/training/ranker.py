@@ -34,7 +34,6 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm.catalogue.catalogue import Catalogue
-from fm.catalogue.finding import catalogue_of
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.kernels.negatives import (
@@ -49,6 +48,7 @@ from fm.kernels.negatives import (
 from fm.kernels.pairs import Bpr, Warp, pair_kernel
 from fm.kernels.rows import PADDING, csr_arrays, training_kernel
 from fm.measures.predictions import log_odds
+from fm.reading.finding_items import catalogue_of
 from fm.training.fit import _FAR, _loss, _optimizer, _Trainer
 from fm.training.progress import Progress
 from fm.training.state import TrainState
