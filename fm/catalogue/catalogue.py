@@ -16,12 +16,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse as sp
 
-from fm.data.dataset import Dataset
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
 from fm.formats.cells import text_of
@@ -192,7 +191,7 @@ def _one_of_each_row(X: sp.csr_matrix, numbers: np.ndarray, name: str) -> np.nda
     return result
 
 
-# -- names -----------------------------------------------------------------------------------------
+# -- fields and names ------------------------------------------------------------------------------
 
 
 class FeatureIds(Sequence[str]):
@@ -213,6 +212,26 @@ class FeatureIds(Sequence[str]):
         return self._encoder.feature_value(key) or ""  # those of users and items have one
 
 
+class Features(Protocol):
+    """What names the features of rows: a Dataset, or a factorization machine."""
+
+    @property
+    def num_features(self) -> int:
+        """How many there are."""
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """What turned columns into features."""
+
+    @property
+    def fields(self) -> np.ndarray | None:
+        """The field of each feature."""
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """Names of the fields, by field number."""
+
+
 @dataclass
 class Field:
     """Where the items or the users stand among the features."""
@@ -223,14 +242,16 @@ class Field:
     number: int | None  # of the field; None: a range of features
 
 
-def field_of(data: Dataset, role: str, name: str | None, guesses: Sequence[str]) -> Field | None:
+def field_of(
+    features: Features, role: str, name: str | None, guesses: Sequence[str]
+) -> Field | None:
     """Return the field of items or users, by its name or the first of the guesses that is one.
 
     Raises ConfigError, which begins with `role`, if `name` is no field that has values of its own.
     """
     if name is not None and not isinstance(name, str):
         raise ConfigError(f"{role}: expected the name of a column, found {name!r}")
-    encoder = data.encoder
+    encoder = features.encoder
     if name is None:
         if encoder is None:
             return None
@@ -241,19 +262,19 @@ def field_of(data: Dataset, role: str, name: str | None, guesses: Sequence[str])
     match = FIELD_RANGE.fullmatch(name)
     if match:
         first, end = int(match[1]), int(match[2])
-        if not first < end <= data.num_features:
+        if not first < end <= features.num_features:
             raise ConfigError(
-                f"{role}: expected a range of features in 0:{data.num_features}, found {name!r}"
+                f"{role}: expected a range of features in 0:{features.num_features}, found {name!r}"
             )
-        features = np.arange(first, end, dtype=np.int32)
-        return Field(name, features, features, None)
-    if data.fields is None or name not in data.field_names:
-        known = ", ".join(data.field_names) or "none; give a range of features such as 943:2625"
+        chosen = np.arange(first, end, dtype=np.int32)
+        return Field(name, chosen, chosen, None)
+    if features.fields is None or name not in features.field_names:
+        known = ", ".join(features.field_names) or "none; give a range of features such as 943:2625"
         raise ConfigError(f"{role}: expected one of the columns ({known}), found {name!r}")
-    number = data.field_names.index(name)
-    features = np.flatnonzero(data.fields == number).astype(np.int32)
+    number = features.field_names.index(name)
+    chosen = np.flatnonzero(features.fields == number).astype(np.int32)
     if encoder is None:
-        return Field(name, features, features, number)
+        return Field(name, chosen, chosen, number)
     column = _column(encoder, name)
     if column.kind != "categorical" or "hash_dim" in column.to_dict():
         kind = "hashed" if column.kind == "categorical" else column.kind
@@ -261,7 +282,7 @@ def field_of(data: Dataset, role: str, name: str | None, guesses: Sequence[str])
             f"{role}: expected a categorical column that keeps its values, found {name!r}, which "
             f"is {kind}"
         )
-    return Field(name, features[1:], features, number)
+    return Field(name, chosen[1:], chosen, number)
 
 
 def _column(encoder: Encoder, name: str) -> Any:
@@ -301,15 +322,8 @@ def to_notes(catalogue: Catalogue) -> dict[str, Any]:
 _NOTES = {"item": str, "user": str, "item_columns": list, "user_columns": list}
 
 
-def from_file(
-    tensors: Mapping[str, np.ndarray],
-    notes: Any,
-    num_features: int,
-    encoder: Encoder | None,
-    fields: np.ndarray | None,
-    field_names: Sequence[str],
-) -> Catalogue:
-    """Return the catalogue of a model file.
+def from_file(tensors: Mapping[str, np.ndarray], notes: Any, features: Features) -> Catalogue:
+    """Return the catalogue of a model file, given what else the file says of the features.
 
     Raises
     ------
@@ -320,34 +334,28 @@ def from_file(
         isinstance(notes.get(name), kind) for name, kind in _NOTES.items()
     ):
         raise DataError(f"catalogue: expected an object with {', '.join(_NOTES)}")
-    data = Dataset(
-        sp.csr_matrix((0, num_features), dtype=np.float32),
-        fields=fields,
-        field_names=tuple(field_names),
-        encoder=encoder,
-    )
-    by_item = field_of(data, "item", notes["item"], ())
-    by_user = field_of(data, "user", notes["user"], ()) if notes["user"] else None
+    by_item = field_of(features, "item", notes["item"], ())
+    by_user = field_of(features, "user", notes["user"], ()) if notes["user"] else None
     assert by_item is not None
     keys = by_item.features
     user_keys = by_user.features if by_user else np.zeros(0, np.int32)
-    items = _checked(tensors, "item", keys.size, num_features)
+    items = _checked(tensors, "item", keys.size, features.num_features)
     users = None
     if "user_rows" in tensors:
-        users = _checked(tensors, "user", user_keys.size, num_features)
+        users = _checked(tensors, "user", user_keys.size, features.num_features)
     seen = None
     if "seen_users" in tensors:
         seen = _checked(tensors, "seen", user_keys.size, keys.size)
         seen.data = np.ones(seen.indices.size, bool)
-    side = np.zeros(num_features, bool)
+    side = np.zeros(features.num_features, bool)
     side[by_item.all_features] = True
     columns = tuple(map(str, notes["item_columns"]))
     for name in columns:
-        if fields is None or name not in field_names:
+        if features.fields is None or name not in features.field_names:
             raise DataError(f"catalogue: no column {name!r}, which is said to describe items")
-        side[fields == list(field_names).index(name)] = True
+        side[features.fields == features.field_names.index(name)] = True
     return Catalogue(
-        items, keys, FeatureIds(keys, encoder), side, by_item.name,
+        items, keys, FeatureIds(keys, features.encoder), side, by_item.name,
         by_user.name if by_user else "", user_keys, seen, columns, users,
         tuple(map(str, notes["user_columns"])),
     )  # fmt: skip

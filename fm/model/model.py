@@ -694,10 +694,7 @@ def _from_tensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
         return model
     from fm.catalogue.catalogue import from_file
 
-    catalogue = from_file(
-        tensors, notes, model.num_features, model.encoder, model.fields, model.field_names
-    )
-    return dataclasses.replace(model, catalogue=catalogue)
+    return dataclasses.replace(model, catalogue=from_file(tensors, notes, model))
 
 
 def _config(values: dict[str, Any]) -> TrainConfig:
