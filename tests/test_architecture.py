@@ -40,6 +40,8 @@ FLOORS = {
     "fm.reading.numbered": 1,
     "fm.reading.read": 1,
     "fm.catalogue.catalogue": 1,
+    "fm.catalogue.fields": 1,
+    "fm.catalogue.tensors": 1,
     "fm.reading.finding_items": 1,
     "fm.catalogue.item_table": 1,
     "fm.evaluating.splits": 1,

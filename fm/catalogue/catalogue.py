@@ -1,8 +1,8 @@
 """Catalogue: which features of a model are its items and its users, and who met which item.
 
-Decided here: what of the training data is remembered for recommending, and how a model file keeps
-it. Not decided here: how it is made from data (``fm.reading.finding_items``), how items are scored
-(``fm.recommending.recommender``). Floor 1.
+Decided here: what of the training data is remembered for recommending. Not decided here: how it is
+made from data (``fm.reading.finding_items``), how a file keeps it (``fm.catalogue.tensors``), how
+items are scored (``fm.recommending.recommender``).
 
 A row of the training data has two sides: the **item side** (the item's own feature and the columns
 that describe it, such as genres) and the **context** (everything else: the user, the hour). To
@@ -12,26 +12,17 @@ recommend is to put the item side of every item beside one context.
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from fm.encoding.encoder import Encoder
-from fm.errors import ConfigError, DataError
+from fm.errors import DataError
 from fm.formats.cells import text_of
 from fm.sparse import csr, without
-
-USER_NAMES = ("user", "user_id", "userid", "customer", "customer_id", "person", "visitor")
-ITEM_NAMES = (
-    "item", "item_id", "itemid", "movie", "movie_id", "movieid", "film", "product", "product_id",
-    "article", "book", "isbn", "song", "track", "artist", "app", "game",
-)  # fmt: skip
-FIELD_RANGE = re.compile(r"(\d+):(\d+)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,194 +180,3 @@ def _one_of_each_row(X: sp.csr_matrix, numbers: np.ndarray, name: str) -> np.nda
     result = np.full(X.shape[0], -1, np.int32)
     result[rows] = found[at]
     return result
-
-
-# -- fields and names ------------------------------------------------------------------------------
-
-
-class FeatureIds(Sequence[str]):
-    """What features are called, made when asked for: the value of a column, else the number."""
-
-    def __init__(self, keys: np.ndarray, encoder: Encoder | None) -> None:
-        self._keys, self._encoder = keys, encoder
-
-    def __len__(self) -> int:
-        return int(self._keys.size)
-
-    def __getitem__(self, at: Any) -> Any:
-        if isinstance(at, slice):
-            return [self[i] for i in range(*at.indices(len(self)))]
-        key = int(self._keys[at])
-        if self._encoder is None:
-            return str(key)
-        return self._encoder.feature_value(key) or ""  # those of users and items have one
-
-
-class Features(Protocol):
-    """What names the features of rows: a Dataset, or a factorization machine."""
-
-    @property
-    def num_features(self) -> int:
-        """How many there are."""
-
-    @property
-    def encoder(self) -> Encoder | None:
-        """What turned columns into features."""
-
-    @property
-    def fields(self) -> np.ndarray | None:
-        """The field of each feature."""
-
-    @property
-    def field_names(self) -> tuple[str, ...]:
-        """Names of the fields, by field number."""
-
-
-@dataclass
-class Field:
-    """Where the items or the users stand among the features."""
-
-    name: str
-    features: np.ndarray  # those that stand for one item or user
-    all_features: np.ndarray  # and that of unknown ones
-    number: int | None  # of the field; None: a range of features
-
-
-def field_of(
-    features: Features, role: str, name: str | None, guesses: Sequence[str]
-) -> Field | None:
-    """Return the field of items or users, by its name or the first of the guesses that is one.
-
-    Raises ConfigError, which begins with `role`, if `name` is no field that has values of its own.
-    """
-    if name is not None and not isinstance(name, str):
-        raise ConfigError(f"{role}: expected the name of a column, found {name!r}")
-    encoder = features.encoder
-    if name is None:
-        if encoder is None:
-            return None
-        found = {c.name.lower(): c.name for c in encoder.columns if c.kind == "categorical"}
-        name = next((found[guess] for guess in guesses if guess in found), None)
-        if name is None or "hash_dim" in _column(encoder, name).to_dict():
-            return None
-    match = FIELD_RANGE.fullmatch(name)
-    if match:
-        first, end = int(match[1]), int(match[2])
-        if not first < end <= features.num_features:
-            raise ConfigError(
-                f"{role}: expected a range of features in 0:{features.num_features}, found {name!r}"
-            )
-        chosen = np.arange(first, end, dtype=np.int32)
-        return Field(name, chosen, chosen, None)
-    if features.fields is None or name not in features.field_names:
-        known = ", ".join(features.field_names) or "none; give a range of features such as 943:2625"
-        raise ConfigError(f"{role}: expected one of the columns ({known}), found {name!r}")
-    number = features.field_names.index(name)
-    chosen = np.flatnonzero(features.fields == number).astype(np.int32)
-    if encoder is None:
-        return Field(name, chosen, chosen, number)
-    column = _column(encoder, name)
-    if column.kind != "categorical" or "hash_dim" in column.to_dict():
-        kind = "hashed" if column.kind == "categorical" else column.kind
-        raise ConfigError(
-            f"{role}: expected a categorical column that keeps its values, found {name!r}, which "
-            f"is {kind}"
-        )
-    return Field(name, chosen[1:], chosen, number)
-
-
-def _column(encoder: Encoder, name: str) -> Any:
-    return encoder.columns[encoder.field_names.index(name)]
-
-
-# -- in a model file -------------------------------------------------------------------------------
-
-
-def to_tensors(catalogue: Catalogue) -> dict[str, np.ndarray]:
-    """Return the arrays that a model file keeps; :func:`from_tensors` reads them."""
-    tensors = {
-        "item_rows": catalogue.items.indptr.astype(np.int32),
-        "item_features": catalogue.items.indices.astype(np.int32),
-        "item_values": catalogue.items.data.astype(np.float32),
-    }
-    if catalogue.users is not None:
-        tensors["user_rows"] = catalogue.users.indptr.astype(np.int32)
-        tensors["user_features"] = catalogue.users.indices.astype(np.int32)
-        tensors["user_values"] = catalogue.users.data.astype(np.float32)
-    if catalogue.seen is not None:
-        tensors["seen_users"] = catalogue.seen.indptr.astype(np.int32)
-        tensors["seen_items"] = catalogue.seen.indices.astype(np.int32)
-    return tensors
-
-
-def to_notes(catalogue: Catalogue) -> dict[str, Any]:
-    """Return the rest of what a model file keeps, as what JSON can hold."""
-    return {
-        "item": catalogue.item,
-        "user": catalogue.user,
-        "item_columns": list(catalogue.item_columns),
-        "user_columns": list(catalogue.user_columns),
-    }
-
-
-_NOTES = {"item": str, "user": str, "item_columns": list, "user_columns": list}
-
-
-def from_file(tensors: Mapping[str, np.ndarray], notes: Any, features: Features) -> Catalogue:
-    """Return the catalogue of a model file, given what else the file says of the features.
-
-    Raises
-    ------
-    DataError, ConfigError
-        If the parts do not belong together.
-    """
-    if not isinstance(notes, dict) or not all(
-        isinstance(notes.get(name), kind) for name, kind in _NOTES.items()
-    ):
-        raise DataError(f"catalogue: expected an object with {', '.join(_NOTES)}")
-    by_item = field_of(features, "item", notes["item"], ())
-    by_user = field_of(features, "user", notes["user"], ()) if notes["user"] else None
-    assert by_item is not None
-    keys = by_item.features
-    user_keys = by_user.features if by_user else np.zeros(0, np.int32)
-    items = _checked(tensors, "item", keys.size, features.num_features)
-    users = None
-    if "user_rows" in tensors:
-        users = _checked(tensors, "user", user_keys.size, features.num_features)
-    seen = None
-    if "seen_users" in tensors:
-        seen = _checked(tensors, "seen", user_keys.size, keys.size)
-        seen.data = np.ones(seen.indices.size, bool)
-    side = np.zeros(features.num_features, bool)
-    side[by_item.all_features] = True
-    columns = tuple(map(str, notes["item_columns"]))
-    for name in columns:
-        if features.fields is None or name not in features.field_names:
-            raise DataError(f"catalogue: no column {name!r}, which is said to describe items")
-        side[features.fields == features.field_names.index(name)] = True
-    return Catalogue(
-        items, keys, FeatureIds(keys, features.encoder), side, by_item.name,
-        by_user.name if by_user else "", user_keys, seen, columns, users,
-        tuple(map(str, notes["user_columns"])),
-    )  # fmt: skip
-
-
-def _checked(tensors: Mapping[str, np.ndarray], name: str, rows: int, width: int) -> sp.csr_matrix:
-    """Return the matrix in two tensors, after checking that it is one."""
-    first, second = f"{name}_rows", f"{name}_features"
-    if name == "seen":
-        first, second = "seen_users", "seen_items"
-    if first not in tensors or second not in tensors:
-        raise DataError(f"catalogue: expected the tensors {first} and {second}")
-    indptr, indices = tensors[first], tensors[second]
-    right = indptr.shape == (rows + 1,) and indices.ndim == 1
-    right = right and indptr[0] == 0 and indptr[-1] == indices.size
-    right = right and bool((np.diff(indptr) >= 0).all())
-    if not right or indices.size and not 0 <= indices.min() <= indices.max() < width:
-        raise DataError(
-            f"catalogue: expected {first} and {second} to be a matrix of {rows} x {width}"
-        )
-    values = tensors.get(f"{name}_values", np.zeros(indices.size, np.float32))
-    if values.shape != indices.shape or not np.isfinite(values).all():
-        raise DataError(f"catalogue: expected a finite value for each entry of {second}")
-    return csr(values, indices, indptr, (rows, width))

@@ -560,7 +560,7 @@ class Model:
         if self.encoder is not None:
             tensors["encoder_json"] = np.frombuffer(to_json(self.encoder.to_dict()), dtype=np.uint8)
         if self.catalogue is not None:
-            from fm.catalogue.catalogue import to_notes, to_tensors
+            from fm.catalogue.tensors import to_notes, to_tensors
 
             tensors |= to_tensors(self.catalogue)
         metadata = {
@@ -692,7 +692,7 @@ def _from_tensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
     notes = from_json(metadata.get("catalogue", "null"), "catalogue")
     if notes is None:
         return model
-    from fm.catalogue.catalogue import from_file
+    from fm.catalogue.tensors import from_file
 
     return dataclasses.replace(model, catalogue=from_file(tensors, notes, model))
 

@@ -5,7 +5,7 @@ catalogue when training goes on with other rows. Not decided here: what a catalo
 (``fm.catalogue.catalogue``). Floor 1.
 
 Unless they are named, the columns are found so: the item and the user by the names in
-:data:`fm.catalogue.catalogue.ITEM_NAMES` and :data:`fm.catalogue.catalogue.USER_NAMES`; a column
+:data:`fm.catalogue.fields.ITEM_NAMES` and :data:`fm.catalogue.fields.USER_NAMES`; a column
 describes the item if the rows of an item have the same value in it, and those of a user have not.
 Columns with one value in the rows of each user belong to the user: who asks for user 42 need not
 say how old that user is.
@@ -20,15 +20,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue.catalogue import (
-    FIELD_RANGE,
-    ITEM_NAMES,
-    USER_NAMES,
-    Catalogue,
-    FeatureIds,
-    Field,
-    field_of,
-)
+from fm.catalogue.catalogue import Catalogue
+from fm.catalogue.fields import FIELD_RANGE, ITEM_NAMES, USER_NAMES, FeatureIds, Field, field_of
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError
 from fm.sparse import csr, csr_of_entries

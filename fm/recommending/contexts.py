@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue.catalogue import Catalogue, FeatureIds
+from fm.catalogue.catalogue import Catalogue
+from fm.catalogue.fields import FeatureIds
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.formats.cells import text_of

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue.catalogue import FIELD_RANGE
+from fm.catalogue.fields import FIELD_RANGE
 from fm.errors import ConfigError, DataError
 from fm.recommending.folding import Folded
 from fm.sparse import without
@@ -153,7 +153,7 @@ def _catalogue_with(
     met: np.ndarray,
 ) -> Catalogue:
     """Return the catalogue of a model that got feature `at` of a field."""
-    from fm.catalogue.catalogue import FeatureIds
+    from fm.catalogue.fields import FeatureIds
 
     n, seen, name = old.items.shape[1] + 1, old.seen, field
     users = None if old.users is None else _moved(old.users, at)

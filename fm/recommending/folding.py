@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue.catalogue import FIELD_RANGE
+from fm.catalogue.fields import FIELD_RANGE
 from fm.config import CLASSIFIER, RANKER, REGRESSOR
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
