@@ -31,7 +31,8 @@ from fm.cli.options import naming
 from fm.config import RANKER, TrainConfig
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, ModelFileError
-from fm.model.model import FILE_NAME, Model
+from fm.model.file import FILE_NAME
+from fm.model.model import Model
 
 _RANKED = 1 << 29  # scores that the test of a ranker may take: some seconds
 

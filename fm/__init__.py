@@ -31,7 +31,8 @@ if TYPE_CHECKING:
         UnsupportedFormatError,
     )
     from fm.estimators import FMClassifier, FMRanker, FMRegressor
-    from fm.model.model import Model, load
+    from fm.model.load import load
+    from fm.model.model import Model
     from fm.reading.read import read
     from fm.training.fit import fit
 
@@ -47,7 +48,7 @@ _HOME = {
     "Encoder": "encoding.encoder",
     "read": "reading.read",
     "Model": "model.model",
-    "load": "model.model",
+    "load": "model.load",
     "fit": "training.fit",
     "FMClassifier": "estimators",
     "FMRanker": "estimators",

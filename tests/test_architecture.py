@@ -47,8 +47,8 @@ FLOORS = {
     "fm.evaluating.splits": 1,
     "fm.datasets": 1,
     # 2  the model and its files
-    "fm.model.model": 2,
-    "fm.model.builtin": 2,
+    "fm.scoring": 2,
+    "fm.model": 2,
     "fm.recommending.recommender": 2,
     "fm.recommending.vectors": 2,
     "fm.recommending.folding": 2,

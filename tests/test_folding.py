@@ -17,7 +17,8 @@ from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
 from fm.encoding.columns import Categorical, Numeric, Vocabulary
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
 from fm.reading.finding_items import catalogue_of
 from fm.reading.read import read
 from fm.recommending.extending import with_feature

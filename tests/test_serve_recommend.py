@@ -18,7 +18,8 @@ import fm.recommending.recommender
 from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
 from fm.data.dataset import Dataset
 from fm.model.builtin import write_artifact
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
 from fm.reading.finding_items import catalogue_of
 from fm.reading.read import read
 from fm.serving import bodies
@@ -697,7 +698,7 @@ def test_recommending_loads_no_compiler(tmp_path):
     code = f"""
 import sys, pathlib
 import fm.serving.server
-from fm.model.model import load
+from fm.model.load import load
 from fm.serving.application import create_app
 folder = pathlib.Path({str(tmp_path)!r})
 film = {film}

@@ -1,6 +1,6 @@
 """Tensors: how a model file keeps a catalogue.
 
-Decided here: the catalogue's part of the file. Not decided here: the rest (``fm.model.model``).
+Decided here: the catalogue's part of the file. Not decided here: the rest (``fm.model.file``).
 """
 
 from __future__ import annotations

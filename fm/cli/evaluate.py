@@ -15,7 +15,8 @@ from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.measures.losses import RANKER, first_wrong_label
 from fm.measures.predictions import constant_baseline, metrics_of
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
 
 EXAMPLES = """\
   fm evaluate model/ test.csv --target rating

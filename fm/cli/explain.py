@@ -33,7 +33,8 @@ from fm.cli.options import (
 from fm.errors import ConfigError, DataError
 from fm.explaining.pictures import bars, heat_map
 from fm.explaining.terms import Explanation
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
 from fm.sparse import sparse_row
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ from fm.config import CLASSIFIER
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.measures.losses import LOSSES
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
 
 if TYPE_CHECKING:
     import pyarrow as pa

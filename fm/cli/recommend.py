@@ -44,7 +44,7 @@ from fm.cli.options import (
 from fm.config import CLASSIFIER
 from fm.errors import ConfigError, DataError
 from fm.measures.losses import LOSSES
-from fm.model.model import load
+from fm.model.load import load
 from fm.recommending.recommender import Recommender
 
 if TYPE_CHECKING:
@@ -369,7 +369,7 @@ def _knowing(
     model = dataclasses.replace(recommender.model, catalogue=recommender.catalogue)
     if model.encoder is None:
         raise ConfigError("--why: a model without columns cannot name somebody new; leave it out")
-    known = with_feature(model, person.folded, "(new)").recommender
+    known = Recommender(with_feature(model, person.folded, "(new)"))
     # As in the lists: all that is told or known of the context, but another user.
     encoder: Any = known.model.encoder
     of_user = encoder.fields == encoder.field_names.index(known.catalogue.user)

@@ -46,7 +46,9 @@ from fm.config import (
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.measures.predictions import is_better, log_odds, metrics_of
-from fm.model.model import FILE_NAME, Model, load
+from fm.model.file import FILE_NAME
+from fm.model.load import load
+from fm.model.model import Model
 from fm.reading.finding_items import continued
 from fm.training.fit import check_labels, fit
 from fm.training.state import is_checkpoint

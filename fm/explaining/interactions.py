@@ -21,7 +21,7 @@ import scipy.sparse as sp
 from fm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from fm.model.model import Model
+    from fm.scoring.machine import FactorizationMachine
 
 _PAIRS = 1 << 22  # that are looked at together: some 100 MB
 _FLOATS = 1 << 22  # of the vectors of pairs that are multiplied together
@@ -68,12 +68,14 @@ class FieldInteractions(NamedTuple):
     linear: np.ndarray
 
 
-def interactions(model: Model, data: Any, k: int = 20, *, min_count: int = 1) -> list[Interaction]:
+def interactions(
+    model: FactorizationMachine, data: Any, k: int = 20, *, min_count: int = 1
+) -> list[Interaction]:
     """Return the `k` pairs of features with the largest mean contributions, by size.
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     data : anything that ``Model.as_dataset`` takes
         The rows in which pairs are looked for.
     k : int
@@ -113,7 +115,7 @@ def interactions(model: Model, data: Any, k: int = 20, *, min_count: int = 1) ->
     ]
 
 
-def field_interactions(model: Model, data: Any) -> FieldInteractions:
+def field_interactions(model: FactorizationMachine, data: Any) -> FieldInteractions:
     """Return how much each pair of fields, and each field alone, moves the scores of some rows.
 
     Parameters are those of :func:`interactions`.
@@ -150,7 +152,7 @@ def field_interactions(model: Model, data: Any) -> FieldInteractions:
     return FieldInteractions(names, matrix, linear)
 
 
-def _rows(model: Model, data: Any) -> sp.csr_matrix:
+def _rows(model: FactorizationMachine, data: Any) -> sp.csr_matrix:
     X = model.as_dataset(data).X
     return sp.csr_matrix((X.data.astype(np.float64), X.indices, X.indptr), shape=X.shape)
 

@@ -6,7 +6,7 @@ features (``fm.encoding.encoder``). Floor 2.
 
 A score is the sum of its terms (Rendle 2010, equation 1): the bias ``w0``, ``w_i x_i`` of each
 entry of the row, and ``<v_i, v_j> x_i x_j`` of each pair of entries. :func:`explain` shows the
-terms of one row. They add up to the score, in float64; :meth:`fm.model.model.Model.scores` rounds
+terms of one row. They add up to the score, in float64; :meth:`fm.Model.scores` rounds
 the same sum to float32.
 
 A row of m entries has m (m - 1) / 2 pairs. Sums over them are had without the pairs, from the sums
@@ -30,7 +30,7 @@ from fm.measures.losses import LOSSES
 from fm.sparse import sparse_row
 
 if TYPE_CHECKING:
-    from fm.model.model import Model
+    from fm.scoring.machine import FactorizationMachine
 
 MAX_FIELDS = 200  # more rows and columns nobody reads, and the matrix grows with their square
 _OWN = 2**31  # a feature without a field is a field of its own, of number _OWN + feature
@@ -158,12 +158,12 @@ def one_line(name: str, width: int) -> str:
     return name if len(name) <= width else name[: width - 1] + "…"
 
 
-def explain(model: Model, row: Any, *, pairs: int = 20) -> Explanation:
+def explain(model: FactorizationMachine, row: Any, *, pairs: int = 20) -> Explanation:
     """Return what the score of one row is made of.
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     row : mapping, (indices, values), or anything of one row that ``Model.as_dataset`` takes
         A mapping of columns goes through the model's encoder, where columns left out are unknown,
         also those of a known user (``recommend`` fills these in). Values may be None: 1 each. A
@@ -217,7 +217,7 @@ def explain(model: Model, row: Any, *, pairs: int = 20) -> Explanation:
     )
 
 
-def _one_row(model: Model, row: Any) -> sp.csr_matrix:
+def _one_row(model: FactorizationMachine, row: Any) -> sp.csr_matrix:
     if isinstance(row, Mapping):
         row = [row]
     elif isinstance(row, tuple) and len(row) == 2:
@@ -229,7 +229,7 @@ def _one_row(model: Model, row: Any) -> sp.csr_matrix:
     return X
 
 
-def _field_keys(model: Model, features: np.ndarray) -> np.ndarray:
+def _field_keys(model: FactorizationMachine, features: np.ndarray) -> np.ndarray:
     """Return the number of each feature's field; _OWN + feature where there is none."""
     own = features.astype(np.int64) + _OWN
     if model.fields is None:
@@ -238,7 +238,7 @@ def _field_keys(model: Model, features: np.ndarray) -> np.ndarray:
     return np.where(fields >= 0, fields, own)
 
 
-def _field_name(model: Model, key: int) -> str:
+def _field_name(model: FactorizationMachine, key: int) -> str:
     if key >= _OWN:
         return model.feature_name(key - _OWN)
     name = model.field_names[key] if key < len(model.field_names) else str(key)
@@ -246,7 +246,7 @@ def _field_name(model: Model, key: int) -> str:
 
 
 def _sums_by_field(
-    model: Model, features: np.ndarray, linear: np.ndarray, vectors: np.ndarray
+    model: FactorizationMachine, features: np.ndarray, linear: np.ndarray, vectors: np.ndarray
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Return names and the matrix of Explanation.by_field."""
     keys, group = np.unique(_field_keys(model, features), return_inverse=True)

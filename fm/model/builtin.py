@@ -40,7 +40,8 @@ import orjson
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig, parameters
 from fm.errors import ConfigError, FMError, ModelFileError
 from fm.formats.storage import atomic_output
-from fm.model.model import FILE_NAME, Model, read_safetensors
+from fm.model.file import FILE_NAME, read_parts
+from fm.scoring.machine import FactorizationMachine
 
 log = logging.getLogger("fm")
 
@@ -66,8 +67,8 @@ _DAMAGED = (
 )
 
 
-def read_artifact(path: str | os.PathLike[str]) -> Model:
-    """Return the model in ``model.tar.gz``, or in the ``model_algo-1`` that it holds.
+def read_artifact(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the parts of the model in ``model.tar.gz``, or in the ``model_algo-1`` that it holds.
 
     A ``model.tar.gz`` that holds our own ``model.safetensors`` is read too. Hyperparameters that
     mean nothing here are left out, with a warning in the log.
@@ -79,11 +80,12 @@ def read_artifact(path: str | os.PathLike[str]) -> Model:
 
     Examples
     --------
+    >>> from fm import Model
     >>> model = Model(1.0, [0.5, 0.25], [[2.0], [1.0]], TrainConfig(num_factors=1))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = write_artifact(model, Path(folder, "model.tar.gz"))
-    ...     read_artifact(file).score_row([0, 1])
-    3.75
+    ...     read_artifact(file)["w"].tolist()
+    [0.5, 0.25]
     """
     source = str(path)
     try:
@@ -101,7 +103,7 @@ def read_artifact(path: str | os.PathLike[str]) -> Model:
         ) from err
 
 
-def write_artifact(model: Model, path: str | os.PathLike[str]) -> Path:
+def write_artifact(model: FactorizationMachine, path: str | os.PathLike[str]) -> Path:
     """Write the model as the built-in algorithm would, and return the path.
 
     A path that ends in ``.gz`` becomes the archive, any other the ``model_algo-1`` itself. The
@@ -114,6 +116,7 @@ def write_artifact(model: Model, path: str | os.PathLike[str]) -> Path:
 
     Examples
     --------
+    >>> from fm import Model
     >>> model = Model(1.0, [0.5, 0.25], [[2.0], [1.0]], TrainConfig(num_factors=1))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_artifact(model, Path(folder, "model_algo-1")).stat().st_size > 0
@@ -169,7 +172,7 @@ class _Bounded:
         return bytes(self.file.read(size))
 
 
-def _read_tar(stream: _Bounded) -> Model:
+def _read_tar(stream: _Bounded) -> dict[str, Any]:
     """Read the first model of a tar stream; names in it are compared, never used as paths."""
     found = []
     with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r|") as archive:
@@ -186,14 +189,14 @@ def _read_tar(stream: _Bounded) -> Model:
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder, FILE_NAME)
                 file.write_bytes(content)
-                return read_safetensors(file, source=FILE_NAME)
+                return read_parts(file, source=FILE_NAME)
     raise ModelFileError(
         f"expected {_ARTIFACT_NAME} or {FILE_NAME} in the archive, found "
         f"{', '.join(found[:5]) or 'nothing'}"
     )
 
 
-def _read_zip(file: BinaryIO, most: int) -> Model:
+def _read_zip(file: BinaryIO, most: int) -> dict[str, Any]:
     with zipfile.ZipFile(file) as archive:
         members = {info.filename: info for info in archive.infolist()}
         if "params" not in members:
@@ -212,7 +215,7 @@ def _read_zip(file: BinaryIO, most: int) -> Model:
     given = meta.get("training_parameters", {})
     if not isinstance(given, dict):
         raise ModelFileError("meta.json: expected an object under training_parameters")
-    return _to_model(_read_params(content["params"]), _config(given, symbol))
+    return _to_parts(_read_params(content["params"]), _config(given, symbol))
 
 
 def _write_zip(file: BinaryIO, members: Mapping[str, bytes]) -> None:
@@ -268,7 +271,7 @@ def _task_of(symbol: Mapping[str, Any]) -> str:
     )
 
 
-def _meta(model: Model) -> dict[str, Any]:
+def _meta(model: FactorizationMachine) -> dict[str, Any]:
     values = {**model.config.to_dict(), "feature_dim": model.num_features}
     values["num_factors"] = model.num_factors
     texts = {
@@ -286,7 +289,7 @@ def _meta(model: Model) -> dict[str, Any]:
 # -- arrays --------------------------------------------------------------------------------------
 
 
-def _to_model(arrays: Mapping[str, np.ndarray], config: TrainConfig) -> Model:
+def _to_parts(arrays: Mapping[str, np.ndarray], config: TrainConfig) -> dict[str, Any]:
     def first(*names: str) -> np.ndarray | None:
         return next((arrays[name] for name in names if name in arrays), None)
 
@@ -310,12 +313,12 @@ def _to_model(arrays: Mapping[str, np.ndarray], config: TrainConfig) -> Model:
         )
     if w0 is not None and w0.size != 1:
         raise ModelFileError(f"params: expected one bias, found an array of shape {w0.shape}")
-    return Model(
-        w0=0.0 if w0 is None else float(w0.ravel()[0]),  # use_bias=false, use_linear=false
-        w=np.zeros(num_features, np.float32) if w is None else w.ravel(),
-        V=V,
-        config=config,
-    )
+    return {
+        "w0": 0.0 if w0 is None else float(w0.ravel()[0]),  # use_bias=false, use_linear=false
+        "w": np.zeros(num_features, np.float32) if w is None else w.ravel(),
+        "V": V,
+        "config": config,
+    }
 
 
 class _Bytes:
@@ -429,7 +432,7 @@ def _expanded(
     return array
 
 
-def _params(model: Model) -> bytes:
+def _params(model: FactorizationMachine) -> bytes:
     arrays = {
         "w0_weight": np.array([model.w0], "<f4"),
         "w1_weight": model.w.reshape(-1, 1),
@@ -452,7 +455,7 @@ def _params(model: Model) -> bytes:
     return b"".join(parts)
 
 
-def _symbol(model: Model) -> dict[str, Any]:
+def _symbol(model: FactorizationMachine) -> dict[str, Any]:
     """Return the graph of the score as MXNet writes it: (operator, name, attributes, inputs)."""
     n, k = model.num_features, model.num_factors
     output = next(op for op, task in _OUTPUTS.items() if task == model.config.predictor_type)

@@ -33,7 +33,7 @@ from fm.formats.files import ragged
 from fm.sparse import checked_csr, csr_of_entries
 
 if TYPE_CHECKING:
-    from fm.model.model import Model
+    from fm.scoring.machine import FactorizationMachine
 
 
 def listed(values: Any) -> Any:
@@ -68,7 +68,7 @@ class Contexts:
     [1, -1]
     """
 
-    def __init__(self, model: Model, catalogue: Catalogue) -> None:
+    def __init__(self, model: FactorizationMachine, catalogue: Catalogue) -> None:
         self.model = model
         self.catalogue = catalogue
 

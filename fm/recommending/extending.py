@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,17 +22,19 @@ if TYPE_CHECKING:
     from fm.catalogue.catalogue import Catalogue
     from fm.encoding.columns import Categorical
     from fm.encoding.encoder import Encoder
-    from fm.model.model import Model
+    from fm.scoring.machine import FactorizationMachine
+
+M = TypeVar("M", bound="FactorizationMachine")
 
 
 def with_feature(
-    model: Model,
+    model: M,
     folded: Folded,
     name: Any,
     *,
     item_row: sp.csr_matrix | None = None,
     seen: Iterable[Any] = (),
-) -> Model:
+) -> M:
     """Return a model that knows a new value as what was learnt of it.
 
     The feature becomes the last of its field, and the features behind it move up by one; where the
@@ -40,7 +42,7 @@ def with_feature(
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     folded : Folded
         What :func:`fold_in` returned.
     name : str or number
@@ -96,7 +98,7 @@ def with_feature(
     return dataclasses.replace(changed, catalogue=catalogue)
 
 
-def _extended(model: Model, field: str, name: Any) -> tuple[int, Any]:
+def _extended(model: FactorizationMachine, field: str, name: Any) -> tuple[int, Any]:
     """Return the number of the new feature, and an encoder with it."""
     from fm.encoding.columns import Numeric, Vocabulary
     from fm.encoding.encoder import Encoder

@@ -53,7 +53,7 @@ from fm.sparse import without
 
 if TYPE_CHECKING:
     from fm.catalogue.catalogue import Catalogue
-    from fm.model.model import Model
+    from fm.scoring.machine import FactorizationMachine
 
 SPREAD = 1.5  # chosen on ml-latest-small, ml-1m and jester; 1 to 2 differ by less than 1%
 MAX_OTHERS = 2000
@@ -74,7 +74,7 @@ class Folding:
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     field : str
         The field (column) that gets a new value, or a range of features ``"first:end"`` where the
         model knows no fields (the end is not in it).
@@ -102,7 +102,7 @@ class Folding:
 
     def __init__(
         self,
-        model: Model,
+        model: FactorizationMachine,
         field: str,
         *,
         noise: float | None = None,
@@ -227,7 +227,9 @@ class Folding:
         return _design(vectors + shared), offsets, np.zeros(len(keys)), weights
 
 
-def fold_in(model: Model, X: Any, y: Any, field: str, *, weight: Any = None) -> Folded:
+def fold_in(
+    model: FactorizationMachine, X: Any, y: Any, field: str, *, weight: Any = None
+) -> Folded:
     """Return weight and factors of a new value of a field, learnt from a few rows.
 
     The model stays as it is, and so do its files; :func:`with_feature` makes one that knows the
@@ -235,7 +237,7 @@ def fold_in(model: Model, X: Any, y: Any, field: str, *, weight: Any = None) -> 
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     X : csr_matrix or what Model.as_dataset reads
         Rows of the new user or item. Their entries in `field` do not count. No rows: the mean of
         the trained values. Repeated rows count each time.
@@ -271,13 +273,13 @@ def fold_in(model: Model, X: Any, y: Any, field: str, *, weight: Any = None) -> 
 
 
 def ratings_rows(
-    model: Model, catalogue: Catalogue, context: Any, ratings: Mapping[Any, Any]
+    model: FactorizationMachine, catalogue: Catalogue, context: Any, ratings: Mapping[Any, Any]
 ) -> tuple[sp.csr_matrix, np.ndarray]:
     """Return (X, y) for :func:`fold_in`: one row for each rating of one person.
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     catalogue : Catalogue
     context : mapping, csr_matrix of one row, or None
         Columns of the person (and the hour, ...); what belongs to the item side does not count.
@@ -319,7 +321,7 @@ def ratings_rows(
 
 
 def fold_ratings(
-    model: Model,
+    model: FactorizationMachine,
     catalogue: Catalogue,
     context: Any,
     ratings: Mapping[Any, Any] | None = None,
@@ -329,7 +331,7 @@ def fold_ratings(
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     catalogue : Catalogue
     context : mapping, csr_matrix of one row, or None
         See :func:`ratings_rows`.
@@ -371,7 +373,7 @@ def fold_ratings(
 # -- parts -----------------------------------------------------------------------------------------
 
 
-def _features(model: Model, field: str) -> np.ndarray:
+def _features(model: FactorizationMachine, field: str) -> np.ndarray:
     match = FIELD_RANGE.fullmatch(field) if isinstance(field, str) else None
     if match is None or field in model.field_names:
         return model.feature_indices(field)
@@ -383,7 +385,9 @@ def _features(model: Model, field: str) -> np.ndarray:
     return np.arange(first, end)
 
 
-def _prior(model: Model, field: str, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _prior(
+    model: FactorizationMachine, field: str, features: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and covariance of [w, v] over the trained features of a field."""
     if model.encoder is not None and field in model.encoder.field_names:
         column = model.encoder.columns[model.encoder.field_names.index(field)]
@@ -406,7 +410,7 @@ def _prior(model: Model, field: str, features: np.ndarray) -> tuple[np.ndarray, 
     return mean, SPREAD * covariance
 
 
-def _noise(model: Model) -> float:
+def _noise(model: FactorizationMachine) -> float:
     """Return the variance of targets around scores: of held-out rows, else of training rows."""
     metrics = model.metrics
     for noise in (metrics.get("mse"), 2 * metrics.get("loss", math.nan)):  # loss is half of it

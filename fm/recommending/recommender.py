@@ -34,7 +34,7 @@ from fm.sparse import all_finite, without
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from fm.model.model import Model
+    from fm.scoring.machine import FactorizationMachine
 
 BLOCK, _ITEMS = 4096, 1 << 20  # contexts, and items for them, that are best answered together
 SIMILARITIES = ("cosine", "inner")
@@ -133,12 +133,12 @@ class Recommendations(NamedTuple):
         )
 
 
-def side_vectors(model: Model, X: sp.csr_matrix) -> Sides:
+def side_vectors(model: FactorizationMachine, X: sp.csr_matrix) -> Sides:
     """Return vectors and biases of rows that hold one side; the model's own bias is not in it.
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     X : csr_matrix of float32, shape (n, num_features)
     """
     V, features = model.V, X.indices
@@ -158,7 +158,7 @@ class Recommender:
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     catalogue : Catalogue, optional
         The items; the default is the model's own.
 
@@ -186,9 +186,9 @@ class Recommender:
     ([['B', 'A'], ['B', 'A']], [[6.0, 3.0], [5.0, 3.0]])
     """
 
-    def __init__(self, model: Model, catalogue: Catalogue | None = None) -> None:
+    def __init__(self, model: FactorizationMachine, catalogue: Catalogue | None = None) -> None:
         if catalogue is None:
-            catalogue = getattr(model, "catalogue", None)
+            catalogue = model.catalogue
         if catalogue is None:
             raise ConfigError(
                 "recommend: the model does not know which of its features are items; train it on "

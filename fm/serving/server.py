@@ -41,7 +41,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from fm.errors import ConfigError
-from fm.model.model import load
+from fm.model.load import load
 from fm.serving.application import create_app, log, warm_up
 from fm.serving.limits import Limits
 from fm.serving.store import ModelStore

@@ -17,7 +17,8 @@ import orjson
 
 from fm.errors import ConfigError, FMError
 from fm.formats.storage import atomic_output
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
 from fm.serving import lists as recommending
 from fm.serving.limits import memory
 from fm.serving.media import Refusal
