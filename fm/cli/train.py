@@ -12,7 +12,6 @@ import dataclasses
 import logging
 import os
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from fm.cli.interrupts import interruptible
 from fm.cli.options import (
     EXIT_INTERRUPTED,
     Parser,
@@ -545,34 +545,3 @@ def _log_level(*, quiet: bool) -> Iterator[None]:
     finally:
         log.removeFilter(wanted)
         log.setLevel(level)
-
-
-# -- signals ---------------------------------------------------------------------------------------
-
-
-class Interrupted:
-    """Whether a signal came that asks the program to end."""
-
-    is_set = False
-
-
-@contextmanager
-def interruptible() -> Iterator[Interrupted]:
-    """Treat SIGTERM like Ctrl-C: training ends and keeps the best model so far; remember it."""
-    state = Interrupted()
-
-    def stop(number: int, frame: Any) -> None:
-        state.is_set = True
-        raise KeyboardInterrupt
-
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            before[number] = signal.signal(number, stop)
-        except ValueError:  # not in the main thread
-            break
-    try:
-        yield state
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
