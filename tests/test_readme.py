@@ -100,13 +100,6 @@ def test_the_readme_shows_both_kinds_of_examples_and_leads_to_files_that_exist()
         assert os.access(ROOT / script, os.X_OK)
 
 
-def test_contributing_names_the_floor_of_every_module():
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    for path in (ROOT / "fm").glob("*.py"):
-        if not path.stem.startswith("_"):
-            assert f"`{path.stem}`" in text, path.name
-
-
 def test_package_and_changelog_have_one_version():
     changes = re.search(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)[1]
     assert fm.__version__ == importlib.metadata.version("fm") == changes
