@@ -3,7 +3,7 @@
 Decided here: the order of the work, what is checked before it, what becomes of a checkpoint that
 does not fit, and what is left when the job is stopped. Not decided here: anything about training
 itself (``fm.training.fit``); the model is that of ``fm train`` with the same data and
-hyperparameters, bit for bit. Floor 5.
+hyperparameters, bit for bit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Factorization machines as scikit-learn estimators: FMRegressor, FMClassifier, FMRanker. Floor 4.
+"""Factorization machines as scikit-learn estimators: FMRegressor, FMClassifier, FMRanker.
 
 Decided here: what scikit-learn's conventions ask for: which columns of a frame go through the
 encoder, what labels stand for, which rows are one row, where a second fit starts. Not decided

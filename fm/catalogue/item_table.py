@@ -1,4 +1,4 @@
-"""A table of items -> a catalogue of them. Floor 1.
+"""A table of items -> a catalogue of them.
 
 Decided here: how items that are described by columns become a catalogue, those that training did
 not meet included. Not decided here: which columns describe an item (``fm.reading.finding_items``).

@@ -1,4 +1,4 @@
-"""``fm convert``: data files and models from one format to another. Floor 4."""
+"""``fm convert``: data files and models from one format to another."""
 
 from __future__ import annotations
 

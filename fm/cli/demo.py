@@ -1,4 +1,4 @@
-"""The demonstration that ``python -m fm.train`` runs: who likes which cuisine. Floor 4.
+"""The demonstration that ``python -m fm.train`` runs: who likes which cuisine.
 
 Decided here: what is compared and on which rows. Not decided here: the data
 (``fm.datasets.survey``).

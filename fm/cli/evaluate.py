@@ -1,4 +1,4 @@
-"""``fm evaluate``: how well a model predicts the targets in a file. Floor 4."""
+"""``fm evaluate``: how well a model predicts the targets in a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``fm explain``: a model and rows in, what their scores are made of out. Floor 4.
+"""``fm explain``: a model and rows in, what their scores are made of out.
 
 Decided here: which rows are explained, and what the terms look like in a file. Not decided here:
 how a score is split (``fm.explaining.terms``), which pairs are strong

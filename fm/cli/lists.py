@@ -1,4 +1,4 @@
-"""Lists of items: what items are called, why they are in a list, and how it is shown. Floor 4.
+"""Lists of items: what items are called, why they are in a list, and how it is shown.
 
 Decided here: names of items (ids and titles), which terms of a score are its reasons, and the text
 that people read. Not decided here: which items are best (``fm.recommending.recommender``), whom

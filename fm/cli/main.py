@@ -1,4 +1,4 @@
-"""``fm VERB ...``: one command for all of them. Floor 4."""
+"""``fm VERB ...``: one command for all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``fm predict``: a model and a file in, a file of predictions out, batch after batch. Floor 4."""
+"""``fm predict``: a model and a file in, a file of predictions out, batch after batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``fm recommend``: a model in, the best items for users, contexts or somebody new out. Floor 4.
+"""``fm recommend``: a model in, the best items for users, contexts or somebody new out.
 
 Decided here: how people say whom they ask for, how items are named (by id or title), and what a
 list looks like. Not decided here: which items are best (``fm.recommending.recommender``), what a

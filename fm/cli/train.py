@@ -1,4 +1,4 @@
-"""``fm train``: a file in, a model file out. Floor 4.
+"""``fm train``: a file in, a model file out.
 
 Decided here: which task is trained when none is named, how further files are read so that their
 features are those of the training file, what a signal does, and what is shown. Not decided here:

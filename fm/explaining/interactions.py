@@ -1,4 +1,4 @@
-"""Interactions: which pairs of features, and of fields, move the scores of some rows most. Floor 2.
+"""Interactions: which pairs of features, and of fields, move the scores of some rows most.
 
 Decided here: what "strongest" means, and that only pairs count that occur together in a row: of all
 pairs of a million features nobody could see any, and most of them never meet. Not decided here: the

@@ -1,4 +1,4 @@
-"""Pictures: which fields a model combines, and what one score is made of. Floor 4.
+"""Pictures: which fields a model combines, and what one score is made of.
 
 Decided here: how they are drawn. Not decided here: the figures (``fm.explaining.interactions``,
 ``fm.explaining.terms``). Needs matplotlib: ``pip install fm[plots]``.

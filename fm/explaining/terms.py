@@ -2,7 +2,7 @@
 
 Decided here: how a score is split. Not decided here: which pairs matter in many rows
 (``fm.explaining.interactions``), how it is drawn (``fm.explaining.pictures``), how rows become
-features (``fm.encoding.encoder``). Floor 2.
+features (``fm.encoding.encoder``).
 
 A score is the sum of its terms (Rendle 2010, equation 1): the bias ``w0``, ``w_i x_i`` of each
 entry of the row, and ``<v_i, v_j> x_i x_j`` of each pair of entries. :func:`explain` shows the

@@ -2,7 +2,7 @@
 
 Decided here: which columns describe items and users if nobody says so, and what becomes of a
 catalogue when training goes on with other rows. Not decided here: what a catalogue is
-(``fm.catalogue.catalogue``). Floor 1.
+(``fm.catalogue.catalogue``).
 
 Unless they are named, the columns are found so: the item and the user by the names in
 :data:`fm.catalogue.fields.ITEM_NAMES` and :data:`fm.catalogue.fields.USER_NAMES`; a column

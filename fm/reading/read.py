@@ -1,4 +1,4 @@
-"""read: data of any kind and place -> Dataset. Floor 1.
+"""read: data of any kind and place -> Dataset.
 
 Decided here: which reader a source gets, and which column is the target. Not decided here: what
 format a file has (``fm.formats.guess``), how bytes are read (``fm.formats``), what columns become

@@ -1,4 +1,4 @@
-"""Contexts: who or what is recommended for -> rows of features without an item. Floor 2.
+"""Contexts: who or what is recommended for -> rows of features without an item.
 
 Decided here: what a context may be given as, and whose it is. Not decided here: what is recommended
 (``fm.recommending.recommender``).

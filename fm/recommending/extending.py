@@ -1,4 +1,4 @@
-"""A longer model: a new user or item becomes one that the model knows. Floor 2.
+"""A longer model: a new user or item becomes one that the model knows.
 
 Decided here: where the new feature stands, and what else of the model moves. Not decided here: what
 is learnt of it (``fm.recommending.folding``).

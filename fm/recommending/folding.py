@@ -2,7 +2,7 @@
 
 Decided here: how a new feature's weight and factors are found while all else stays as it is, and
 how the feature becomes part of a model. Not decided here: what is then recommended
-(``fm.recommending.recommender``). Floor 2: numpy and scipy only.
+(``fm.recommending.recommender``). Only numpy and scipy are used.
 
 A new feature of value 1, with weight w and factors v, changes the score of a row x to (Rendle 2010,
 equation 1)

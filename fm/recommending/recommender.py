@@ -2,7 +2,7 @@
 
 Decided here: what a context is, which items may be recommended, and what comes back. Not decided
 here: what the items are (``fm.catalogue.catalogue``), how the best are found
-(``fm.recommending.topk``). Floor 2.
+(``fm.recommending.topk``).
 
 A row has two sides, the item's and the context's (see ``fm.catalogue.catalogue``). With, for one
 side, ``s = sum_j x_j v_j``, ``l = sum_j w_j x_j`` and ``q = (|s|^2 - sum_j x_j^2 |v_j|^2) / 2``,

@@ -1,4 +1,4 @@
-"""The process around the application: gunicorn, its sockets, its logs, its end. Floor 4.
+"""The process around the application: gunicorn, its sockets, its logs, its end.
 
 Decided here: the order in which a server starts and stops.
 

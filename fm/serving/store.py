@@ -1,4 +1,4 @@
-"""Models by name: what a SageMaker multi-model endpoint loads, lists and unloads. Floor 4.
+"""Models by name: what a SageMaker multi-model endpoint loads, lists and unloads.
 
 Decided here: which paths may be opened (those under one directory), how much memory models may
 take, and that a process that takes the place of one that died knows the same models. Models are

@@ -21,7 +21,7 @@ Decided here:
   (a tenth of the rows to judge are of an item that their user has met).
 
 Not decided here: the steps (``fm.kernels.rows``, ``fm.kernels.pairs``), the loop over epochs
-(``fm.training.fit``), how negatives are drawn (``fm.kernels.negatives``). Floor 3.
+(``fm.training.fit``), how negatives are drawn (``fm.kernels.negatives``).
 """
 
 from __future__ import annotations
