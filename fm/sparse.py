@@ -7,6 +7,7 @@ whatever reaches them went through :func:`checked_csr`. Not decided here: what t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -199,6 +200,27 @@ def without(X: sp.csr_matrix, features: np.ndarray) -> sp.csr_matrix:
     result = sp.csr_matrix(X.shape, dtype=X.dtype)
     result.data, result.indices, result.indptr = X.data[keep], X.indices[keep], indptr
     result.has_canonical_format = X.has_canonical_format
+    return result
+
+
+def compacted(X: sp.csr_matrix) -> tuple[np.ndarray, sp.csr_matrix]:
+    """Return the columns that occur in X, ascending, and X with these columns only.
+
+    Examples
+    --------
+    >>> columns, narrow = compacted(sp.csr_matrix(np.array([[0, 5, 0, 6], [0, 7, 0, 0]])))
+    >>> columns.tolist(), narrow.toarray().tolist()
+    ([1, 3], [[5, 6], [7, 0]])
+    """
+    columns, indices = np.unique(X.indices, return_inverse=True)
+    parts = X.data, indices.reshape(-1).astype(np.int32), X.indptr
+    return columns, sp.csr_matrix(parts, shape=(X.shape[0], len(columns)))
+
+
+def with_values(X: sp.csr_matrix, values: np.ndarray) -> sp.csr_matrix:
+    """Return X with other values in the same places; the two share the places."""
+    result = copy.copy(X)  # a fifth of the time that the constructor takes
+    result.data = values
     return result
 
 

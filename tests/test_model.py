@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fm.scoring.formula
 import fm.scoring.machine
 from fm.config import CLASSIFIER, TrainConfig
 from fm.data.dataset import Dataset
@@ -75,7 +76,7 @@ def test_scores_equal_the_sum_over_pairs(rng, engine, k, onehot):
 def test_blocks_of_rows_change_nothing(rng, model, monkeypatch):
     X = sp.random(50, 30, 0.2, format="csr", random_state=1)
     whole = model.scores(X, engine="scipy")
-    monkeypatch.setattr(fm.scoring.machine, "_BLOCK", 3 * model.num_factors)
+    monkeypatch.setattr(fm.scoring.formula, "_BLOCK", 3 * model.num_factors)
     np.testing.assert_array_equal(model.scores(X, engine="scipy"), whole)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm.errors import ConfigError, DataError
+from fm.scoring.formula import inner
 
 if TYPE_CHECKING:
     from fm.scoring.machine import FactorizationMachine
@@ -229,7 +230,7 @@ def _products(V: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarra
     step = max(1, _FLOATS // V.shape[1])
     for start in range(0, len(first), step):
         a, b = (V[of[start : start + step]].astype(np.float64) for of in (first, second))
-        result[start : start + step] = np.einsum("ij,ij->i", a, b)
+        result[start : start + step] = inner(a, b)
     return result
 
 

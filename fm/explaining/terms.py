@@ -27,6 +27,7 @@ import scipy.sparse as sp
 from fm.config import CLASSIFIER
 from fm.errors import ConfigError, DataError
 from fm.measures.losses import LOSSES
+from fm.scoring.formula import inner
 from fm.sparse import sparse_row
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ def _sums_by_field(
     sums = _sum_rows(vectors, group, len(names))
     products = sums @ sums.T
     # the pairs within a field: 1/2 (|sum of z|^2 - sum of |z|^2), Rendle 2010, lemma 3.1
-    alone = linear - 0.5 * np.einsum("ij,ij->i", vectors, vectors)
+    alone = linear - 0.5 * inner(vectors, vectors)
     by_field = np.triu(products, 1)
     np.fill_diagonal(
         by_field, 0.5 * products.diagonal() + np.bincount(group, alone, minlength=len(names))
@@ -283,7 +284,7 @@ def _strongest_pairs(vectors: np.ndarray, count: int) -> Pairs:
     By falling norm, block by block. A product is at most that of the norms, so that once enough
     pairs are found, most of the others need not be looked at.
     """
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    norms = np.sqrt(inner(vectors, vectors))
     order = np.argsort(-norms, kind="stable")
     vectors, norms = vectors[order], norms[order]
     best = np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)

@@ -29,7 +29,8 @@ from fm.catalogue.catalogue import Catalogue
 from fm.errors import ConfigError, DataError
 from fm.recommending.contexts import Contexts, listed
 from fm.recommending.topk import TopK, top_k
-from fm.sparse import all_finite, without
+from fm.scoring.formula import side_terms
+from fm.sparse import all_finite, compacted, without
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -141,16 +142,11 @@ def side_vectors(model: FactorizationMachine, X: sp.csr_matrix) -> Sides:
     model : FactorizationMachine
     X : csr_matrix of float32, shape (n, num_features)
     """
-    V, features = model.V, X.indices
+    w, V = model.w, model.V
     if 4 * X.nnz < model.num_features:  # a request does not read the whole model
-        used, features = np.unique(features, return_inverse=True)
-        V = V[used]
-    X2 = sp.csr_matrix((np.square(X.data), features, X.indptr), shape=(X.shape[0], len(V)))
-    with np.errstate(over="ignore", invalid="ignore"):  # whoever uses the scores looks at them
-        vectors = np.ascontiguousarray(X @ model.V)
-        squares = X2 @ np.einsum("ij,ij->i", V, V)
-        pairs = np.float32(0.5) * (np.einsum("ij,ij->i", vectors, vectors) - squares)
-        return Sides(vectors, np.asarray(X @ model.w + pairs, np.float32))
+        used, X = compacted(X)
+        w, V = w[used], V[used]
+    return Sides(*side_terms(X, w, V))
 
 
 class Recommender:

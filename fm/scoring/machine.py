@@ -1,12 +1,8 @@
 """The factorization machine: its parameters, and how they turn rows into scores.
 
-Decided here: how rows of any kind become features, how they are scored, and what a label is. Not
-decided here: what people ask of a trained one (``fm.model.model``), how columns become features
-(``fm.encoding.encoder``).
-
-The score of a row x with features i and factors f is (Rendle 2010, equations 1 and 5)
-
-    w0 + sum_i w_i x_i + 1/2 sum_f [ (sum_i v_if x_i)^2 - sum_i v_if^2 x_i^2 ]
+Decided here: which rows can be scored, by scipy or by the compiled kernel, and what a label is. Not
+decided here: the formula (``fm.scoring.formula``), how columns become features
+(``fm.encoding.encoder``), what else people ask of a model (``fm.model.model``).
 """
 
 from __future__ import annotations
@@ -27,7 +23,8 @@ from fm.config import CLASSIFIER, TrainConfig
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.measures.losses import LOSSES
-from fm.sparse import all_finite, checked_csr, rows_of, sparse_row
+from fm.scoring.formula import Prepared, prepared, row_scores, score_of_row
+from fm.sparse import all_finite, checked_csr, sparse_row
 
 if TYPE_CHECKING:
     from fm.catalogue.catalogue import Catalogue
@@ -40,8 +37,6 @@ ENGINES = ("auto", "scipy", "compiled")
 # memory, only a specialisation that this machine never compiled could cost more than it saves.
 _COLD_WORK = 2**29
 _WARM_WORK = 2**24
-# Floats of a temporary matrix while scoring: 4 MB, large beside a call's overhead.
-_BLOCK = 2**20
 
 
 class Factors(NamedTuple):
@@ -267,39 +262,15 @@ class FactorizationMachine:
                     rows.X, self.w0, self.w, self.V, rows.onehot, rows.entries_per_row
                 )
                 return np.asarray(scores)
-        return self._scipy_scores(rows)
+        return row_scores(rows.X, self._prepared, onehot=rows.onehot)
 
     def _pays_off(self, rows: Dataset) -> bool:
         enough = _WARM_WORK if "fm.kernels.rows" in sys.modules else _COLD_WORK
         return bool(rows.X.nnz * self.num_factors >= enough)
 
-    def _scipy_scores(self, rows: Dataset) -> np.ndarray:
-        """Score with two or three sparse products per block of rows."""
-        X, onehot = rows.X, rows.onehot
-        result = np.empty(X.shape[0], dtype=np.float32)
-        entries = -(-X.nnz // max(1, X.shape[0]))
-        step = max(1, _BLOCK // max(self.num_factors, entries))
-        half = np.float32(0.5)
-        for start in range(0, X.shape[0], step):
-            block = rows_of(X, start, min(start + step, X.shape[0]))
-            sums = block @ self.V
-            pairs = half * np.einsum("ij,ij->i", sums, sums)
-            if onehot:  # x^2 = x, so both linear terms are one product
-                rest = block @ self._linear_onehot
-            else:
-                rest = block @ self.w
-                block.data = np.square(block.data)
-                rest -= half * (block @ self._squares)
-            result[start : start + step] = np.float32(self.w0) + rest + pairs
-        return result
-
     @cached_property
-    def _squares(self) -> np.ndarray:
-        return np.asarray(np.einsum("ij,ij->i", self.V, self.V))
-
-    @cached_property
-    def _linear_onehot(self) -> np.ndarray:
-        return np.asarray(self.w - np.float32(0.5) * self._squares)
+    def _prepared(self) -> Prepared:
+        return prepared(self.w0, self.w, self.V)
 
     def score_row(self, indices: Sequence[int] | np.ndarray, values: Any = None) -> float:
         """Return the raw score of one row, in a few microseconds.
@@ -321,16 +292,10 @@ class FactorizationMachine:
             ids = columns.tolist()
             if len(set(ids)) != len(ids) or min(ids) < 0:  # numpy would take -1 as the last
                 return self._score_odd_row(columns, values)
-            vectors = self.V.take(columns, 0)
-            if values is None:
-                sums = np.add.reduce(vectors, 0)
-                rest = np.add.reduce(self._linear_onehot.take(columns))
-            else:
+            if values is not None:
                 with np.errstate(over="ignore"):  # the score is infinite then
-                    x = np.asarray(values, dtype=np.float32)
-                sums = x @ vectors
-                rest = x @ self.w.take(columns) - 0.5 * (x * x) @ self._squares.take(columns)
-            score = self.w0 + float(rest) + 0.5 * float(sums @ sums)
+                    values = np.asarray(values, dtype=np.float32)
+            score = score_of_row(columns, values, self._prepared)
         except (IndexError, TypeError, ValueError):
             return self._score_odd_row(columns, values)
         return score if math.isfinite(score) else self._score_odd_row(columns, values)
