@@ -109,33 +109,42 @@ def _check_places(X: Any, source: str) -> None:
         raise DataError(
             f"{source}: expected a matrix (rows x features), found {X.ndim} dimension(s)"
         )
-    if X.format == "csr":  # column numbers are checked later, with the row named
-        pointers, entries = np.asarray(X.indptr), min(X.indices.size, X.data.size)
-        sound = (
-            X.indices.size == X.data.size
-            and pointers.size == X.shape[0] + 1
-            and pointers[0] == 0
-            and pointers[-1] <= entries
-            and not (np.diff(pointers) < 0).any()
-        )
-    elif X.format == "coo":
-        sound = all(
-            part.size == X.data.size and (not part.size or (part.min() >= 0 and part.max() < size))
-            for part, size in zip((X.row, X.col), X.shape, strict=True)
-        )
-    elif X.format in ("csc", "bsr"):
-        try:
-            X.check_format(full_check=True)
-            sound = True
-        except (ValueError, IndexError):
-            sound = False
-    else:
-        sound = True
+    sound = _SOUND.get(X.format, lambda X: True)(X)
     if not sound:
         what = "row pointers (indptr)" if X.format == "csr" else "indices or pointers"
         raise DataError(
             f"{source}: the {what} of the sparse matrix are damaged; build it again from its parts"
         )
+
+
+def _sound_csr(X: Any) -> bool:
+    """Whether the row pointers fit the arrays; columns are checked later, with the row named."""
+    pointers, entries = np.asarray(X.indptr), min(X.indices.size, X.data.size)
+    return bool(
+        X.indices.size == X.data.size
+        and pointers.size == X.shape[0] + 1
+        and pointers[0] == 0
+        and pointers[-1] <= entries
+        and not (np.diff(pointers) < 0).any()
+    )
+
+
+def _sound_coo(X: Any) -> bool:
+    return all(
+        part.size == X.data.size and (not part.size or (part.min() >= 0 and part.max() < size))
+        for part, size in zip((X.row, X.col), X.shape, strict=True)
+    )
+
+
+def _sound_by_scipy(X: Any) -> bool:
+    try:
+        X.check_format(full_check=True)
+    except (ValueError, IndexError):
+        return False
+    return True
+
+
+_SOUND = {"csr": _sound_csr, "coo": _sound_coo, "csc": _sound_by_scipy, "bsr": _sound_by_scipy}
 
 
 def refuse_complex(dtype: np.dtype, source: str) -> None:

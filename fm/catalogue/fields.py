@@ -81,13 +81,9 @@ def field_of(
     """
     if name is not None and not isinstance(name, str):
         raise ConfigError(f"{role}: expected the name of a column, found {name!r}")
-    encoder = features.encoder
     if name is None:
-        if encoder is None:
-            return None
-        found = {c.name.lower(): c.name for c in encoder.columns if c.kind == "categorical"}
-        name = next((found[guess] for guess in guesses if guess in found), None)
-        if name is None or "hash_dim" in _column(encoder, name).to_dict():
+        name = _guessed(features.encoder, guesses)
+        if name is None:
             return None
     match = FIELD_RANGE.fullmatch(name)
     if match:
@@ -103,16 +99,29 @@ def field_of(
         raise ConfigError(f"{role}: expected one of the columns ({known}), found {name!r}")
     number = features.field_names.index(name)
     chosen = np.flatnonzero(features.fields == number).astype(np.int32)
-    if encoder is None:
+    if features.encoder is None:
         return Field(name, chosen, chosen, number)
-    column = _column(encoder, name)
-    if column.kind != "categorical" or "hash_dim" in column.to_dict():
+    column = _column(features.encoder, name)
+    if column.kind != "categorical" or _hashed(column):
         kind = "hashed" if column.kind == "categorical" else column.kind
         raise ConfigError(
             f"{role}: expected a categorical column that keeps its values, found {name!r}, which "
             f"is {kind}"
         )
     return Field(name, chosen[1:], chosen, number)
+
+
+def _guessed(encoder: Encoder | None, guesses: Sequence[str]) -> str | None:
+    """Return the column with the first of the names that one has; None: there is no good one."""
+    if encoder is None:
+        return None
+    found = {c.name.lower(): c.name for c in encoder.columns if c.kind == "categorical"}
+    name = next((found[guess] for guess in guesses if guess in found), None)
+    return None if name is None or _hashed(_column(encoder, name)) else name
+
+
+def _hashed(column: Any) -> bool:
+    return "hash_dim" in column.to_dict()
 
 
 def _column(encoder: Encoder, name: str) -> Any:

@@ -291,19 +291,33 @@ def _meta(model: FactorizationMachine) -> dict[str, Any]:
 
 def _to_parts(arrays: Mapping[str, np.ndarray], config: TrainConfig) -> dict[str, Any]:
     def first(*names: str) -> np.ndarray | None:
-        return next((arrays[name] for name in names if name in arrays), None)
+        return next((arrays[name].ravel() for name in names if name in arrays), None)
 
+    w = first("w1_weight", "Linear_Plus_Bias_weight")
+    w0 = first("w0_weight", "Linear_Plus_Bias_bias")
+    V = _factors(arrays, config.feature_dim, w)
+    if w0 is not None and w0.size != 1:
+        raise ModelFileError(f"params: expected one bias, found {w0.size} numbers")
+    return {
+        "w0": 0.0 if w0 is None else float(w0[0]),  # use_bias=false, use_linear=false
+        "w": np.zeros(len(V), np.float32) if w is None else w,
+        "V": V,
+        "config": config,
+    }
+
+
+def _factors(
+    arrays: Mapping[str, np.ndarray], num_features: int | None, w: np.ndarray | None
+) -> np.ndarray:
+    """Return the factors, one row for each feature, after checking that the shapes fit."""
     V = arrays.get("v")
     if V is None or V.ndim != 2 or V.size == 0:
         found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise ModelFileError(f"params: expected a matrix v, found {found or 'nothing'}")
-    w = first("w1_weight", "Linear_Plus_Bias_weight")
-    w0 = first("w0_weight", "Linear_Plus_Bias_bias")
+    # The dense network's factors are (k, N); where k = N only the names tell.
     dense = any(name.startswith("Linear_Plus_Bias") for name in arrays)
-    num_features = config.feature_dim
     if num_features is None:
         num_features = w.size if w is not None else V.shape[1 if dense else 0]
-    # The dense network's factors are (k, N); where k = N only the names tell.
     if V.shape[0] != num_features or (dense and V.shape[1] == num_features):
         V = V.T
     if V.shape[0] != num_features or (w is not None and w.size != num_features):
@@ -311,14 +325,7 @@ def _to_parts(arrays: Mapping[str, np.ndarray], config: TrainConfig) -> dict[str
             f"params: expected factors and weights of {num_features} features, found v of shape "
             f"{arrays['v'].shape} and weights of shape {None if w is None else w.shape}"
         )
-    if w0 is not None and w0.size != 1:
-        raise ModelFileError(f"params: expected one bias, found an array of shape {w0.shape}")
-    return {
-        "w0": 0.0 if w0 is None else float(w0.ravel()[0]),  # use_bias=false, use_linear=false
-        "w": np.zeros(num_features, np.float32) if w is None else w.ravel(),
-        "V": V,
-        "config": config,
-    }
+    return V
 
 
 class _Bytes:

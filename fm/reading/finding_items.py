@@ -106,41 +106,59 @@ def continued(old: Catalogue, data: Dataset) -> Dataset:
     >>> continued(first.catalogue, more).catalogue
     Catalogue(2 items (film), 2 users (user), 3 pairs seen)
     """
-    new, names = data.catalogue, (old.item, old.user) if old.user else (old.item,)
-    if new is not None and (new.item, new.user) != (old.item, old.user):
+    if not _suits(old, data):
         return data
-    known = all(FIELD_RANGE.fullmatch(name) or name in data.field_names for name in names)
-    if not known or old.items.shape[1] > data.num_features:
-        return data  # rows of another kind: whether the model suits them is for others to say
-    old = old.widened(data.num_features)
+    old, new = old.widened(data.num_features), data.catalogue
     by_item = field_of(data, "item", old.item, ())
     by_user = field_of(data, "user", old.user, ()) if old.user else None
     assert by_item is not None
-    of_item = [data.field_names.index(name) for name in old.item_columns]
-    of_user = [data.field_names.index(name) for name in old.user_columns]
+    bare = _bare(data, by_item, by_user)
+    if bare.items.shape != old.items.shape or bare.num_users != old.num_users:
+        return data
     if new is not None and set(new.item_columns) - set(old.item_columns):
         log.warning(
             "item_columns: %s describe %s in these rows; training goes on with those of the model "
             "(%s)",
             ", ".join(new.item_columns), old.item, ", ".join(old.item_columns) or "none",
         )  # fmt: skip
+    of_item, of_user = (
+        [data.field_names.index(name) for name in names]
+        for names in (old.item_columns, old.user_columns)
+    )
     keep = old.seen is not None if new is None else new.seen is not None
-    bare = _bare(data, by_item, by_user)
-    if bare.items.shape != old.items.shape or bare.num_users != old.num_users:
-        return data
-    users, items = bare.rows_of_keys(data.X)
-    made = _filled(data, bare, (users, items), of_item, of_user, None, keep_seen=keep)
-    seen = made.seen
+    met = bare.rows_of_keys(data.X)
+    made = _filled(data, bare, met, of_item, of_user, None, keep_seen=keep)
+    return dataclasses.replace(data, catalogue=_joined(old, made, met, data))
+
+
+def _suits(old: Catalogue, data: Dataset) -> bool:
+    """Whether data have the items and users of a catalogue: the same columns, or ranges.
+
+    Whether other rows suit the model at all is not judged here.
+    """
+    names = (old.item, old.user) if old.user else (old.item,)
+    if data.catalogue is not None and (data.catalogue.item, data.catalogue.user) != (
+        old.item,
+        old.user,
+    ):
+        return False
+    known = all(FIELD_RANGE.fullmatch(name) or name in data.field_names for name in names)
+    return known and old.items.shape[1] <= data.num_features
+
+
+def _joined(
+    old: Catalogue, made: Catalogue, met: tuple[np.ndarray, np.ndarray], data: Dataset
+) -> Catalogue:
+    """Return the catalogue made of data, with what it does not say taken from the old one."""
+    users, items = met
+    seen, user_rows = made.seen, made.users
     if seen is not None and old.seen is not None:
         seen = (seen + old.seen).tocsr()
         seen.sort_indices()
-    rows = made.users
-    if rows is not None and old.users is not None:
-        rows = _instead(old.users, rows, users, data)
-    joined = dataclasses.replace(
-        made, items=_instead(old.items, made.items, items, data), users=rows, seen=seen
-    )
-    return dataclasses.replace(data, catalogue=joined)
+    if user_rows is not None and old.users is not None:
+        user_rows = _instead(old.users, user_rows, users, data)
+    item_rows = _instead(old.items, made.items, items, data)
+    return dataclasses.replace(made, items=item_rows, users=user_rows, seen=seen)
 
 
 def _instead(
@@ -242,40 +260,56 @@ def _describing(
     And which rows describe their item as most of its rows do; None: all.
     """
     taken = [field.number for field in (by_item, by_user) if field is not None]
-    numbers: list[int] = []
-    for name in [named] if isinstance(named, str) else named or ():
-        if data.fields is None or name not in data.field_names:
-            known = ", ".join(data.field_names) or "none"
-            raise ConfigError(
-                f"item_columns: expected some of the columns ({known}), found {name!r}"
-            )
-        if data.field_names.index(name) in taken:
-            raise ConfigError(f"item_columns: {name} is the user or the item itself")
-        numbers.append(data.field_names.index(name))
+    numbers = _numbers_of(data, [named] if isinstance(named, str) else named or (), taken)
     if data.fields is None or not data.field_names or None in taken:
         return numbers, [], None
     others = [f for f in range(len(data.field_names)) if f not in taken and f not in numbers]
     if not others:
         return numbers, [], None
-    of_user: dict[int, np.ndarray] = {}
+    of_user, usual = {}, None
     if by_user is not None:
         of_user = _alike_within(data, users, by_user.features.size)
-    usual = None
     if named is None:
-        of_item = _alike_within(data, items, by_item.features.size)
-        numbers = [field for field in others if field in of_item and field not in of_user]
-        if numbers:
-            names = ", ".join(data.field_names[field] for field in numbers)
-            log.info("the columns that describe %s: %s", by_item.name, names)
-        for field in numbers:
-            if odd := int(of_item[field].sum()):
-                usual = ~of_item[field] if usual is None else usual & ~of_item[field]
-                log.warning(
-                    "%s: taken to describe %s, though it differs in %d of %d rows from most rows "
-                    "of the same %s; name item_columns to settle it",
-                    data.field_names[field], by_item.name, odd, data.num_rows, by_item.name,
-                )  # fmt: skip
+        alike = _alike_within(data, items, by_item.features.size)
+        numbers = [field for field in others if field in alike and field not in of_user]
+        usual = _usual_rows(data, by_item.name, {field: alike[field] for field in numbers})
     return numbers, [field for field in others if field in of_user and field not in numbers], usual
+
+
+def _numbers_of(data: Dataset, names: Sequence[str], taken: Sequence[int | None]) -> list[int]:
+    """Return the numbers of the fields that somebody named as describing an item."""
+    numbers = []
+    for name in names:
+        if data.fields is None or name not in data.field_names:
+            known = ", ".join(data.field_names) or "none"
+            raise ConfigError(
+                f"item_columns: expected some of the columns ({known}), found {name!r}"
+            )
+        number = data.field_names.index(name)
+        if number in taken:
+            raise ConfigError(f"item_columns: {name} is the user or the item itself")
+        numbers.append(number)
+    return numbers
+
+
+def _usual_rows(data: Dataset, item: str, odd: dict[int, np.ndarray]) -> np.ndarray | None:
+    """Return which rows describe their item as most of its rows do; None: all. And log it.
+
+    `odd`: the fields that describe an item, each with the rows that differ.
+    """
+    if odd:
+        names = ", ".join(data.field_names[field] for field in odd)
+        log.info("the columns that describe %s: %s", item, names)
+    usual = None
+    for field, rows in odd.items():
+        if count := int(rows.sum()):
+            usual = ~rows if usual is None else usual & ~rows
+            log.warning(
+                "%s: taken to describe %s, though it differs in %d of %d rows from most rows of "
+                "the same %s; name item_columns to settle it",
+                data.field_names[field], item, count, data.num_rows, item,
+            )  # fmt: skip
+    return usual
 
 
 def _alike_within(data: Dataset, groups: np.ndarray, count: int) -> dict[int, np.ndarray]:
