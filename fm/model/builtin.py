@@ -4,14 +4,8 @@
 texts), ``symbol.json`` (an MXNet graph; its last node tells the task) and ``params`` (the arrays).
 No MXNet is needed; nothing is unpacked to the disk and nothing in the file is executed.
 
-The layout of ``params``, little endian (MXNet 1.x, ``src/ndarray/ndarray.cc``)::
-
-    u64 0x112, u64 0, u64 n, n arrays, u64 n, n names (u64 length, bytes: "arg:v")
-    array    u32 magic, then for V2 and V3: i32 storage type, [shape of the stored rows,] shape
-             then i32 device, i32 its number, i32 dtype, [i32 dtype and shape of the row numbers,]
-             the items, [the row numbers]
-    shape    u32 ndim (V3: i32), i64 each; before V1: the magic is ndim, then u32 each
-    storage  0 dense, 1 row_sparse: only the rows listed are stored, the others are zero
+Decided here: what is in the archive, and what its arrays are. Not decided here: the bytes of
+``params`` (``fm.formats.mxnet``).
 
 Two sets of names are known: ``w0_weight (1,), w1_weight (N, 1), v (N, k)`` of the sparse network,
 and ``Linear_Plus_Bias_bias (1,), Linear_Plus_Bias_weight (1, N), v (k, N)`` of the dense one.
@@ -22,7 +16,6 @@ from __future__ import annotations
 import gzip
 import io
 import logging
-import math
 import os
 import re
 import struct
@@ -39,16 +32,13 @@ import orjson
 
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig, parameters
 from fm.errors import ConfigError, FMError, ModelFileError
+from fm.formats.mxnet import read_arrays, write_arrays
 from fm.formats.storage import atomic_output
 from fm.model.file import FILE_NAME, read_parts
 from fm.scoring.machine import FactorizationMachine
 
 log = logging.getLogger("fm")
 
-_LIST_MAGIC = 0x112
-_V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
-_DENSE, _ROW_SPARSE = 0, 1
-_DTYPES = {0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8", 7: "?"}
 _OUTPUTS = {"LinearRegressionOutput": REGRESSOR, "LogisticRegressionOutput": CLASSIFIER}
 _ARTIFACT_NAME = "model_algo-1"
 # What damaged or hostile bytes make gzip, tarfile, zipfile and struct raise.
@@ -128,10 +118,12 @@ def write_artifact(model: FactorizationMachine, path: str | os.PathLike[str]) ->
             f"predictor_type: expected {' or '.join(_OUTPUTS.values())}, as the built-in algorithm "
             f"has them, found {model.config.predictor_type}; keep the model in fm's own file"
         )
+    w0, w = np.array([model.w0]), model.w.reshape(-1, 1)
+    arrays = {"w0_weight": w0, "w1_weight": w, "v": model.V}
     members = {
         "meta.json": orjson.dumps(_meta(model)),
         "symbol.json": orjson.dumps(_symbol(model), option=orjson.OPT_INDENT_2),
-        "params": _params(model),
+        "params": write_arrays(arrays),
     }
     with atomic_output(path) as file:
         if path.suffix != ".gz":
@@ -215,7 +207,8 @@ def _read_zip(file: BinaryIO, most: int) -> dict[str, Any]:
     given = meta.get("training_parameters", {})
     if not isinstance(given, dict):
         raise ModelFileError("meta.json: expected an object under training_parameters")
-    return _to_parts(_read_params(content["params"]), _config(given, symbol))
+    params = content["params"]
+    return _to_parts(read_arrays(params, _most(len(params))), _config(given, symbol))
 
 
 def _write_zip(file: BinaryIO, members: Mapping[str, bytes]) -> None:
@@ -326,140 +319,6 @@ def _factors(
             f"{arrays['v'].shape} and weights of shape {None if w is None else w.shape}"
         )
     return V
-
-
-class _Bytes:
-    """The bytes of ``params``, read from front to back within their bounds."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def number(self, kind: str) -> int:
-        size = struct.calcsize(f"<{kind}")
-        if size > len(self.data) - self.at:
-            raise ModelFileError(
-                f"params: ends at byte {len(self.data)}, in the middle of a number"
-            )
-        (value,) = struct.unpack_from(f"<{kind}", self.data, self.at)
-        self.at += size
-        return int(value)
-
-    def items(self, dtype: int, shape: tuple[int, ...]) -> np.ndarray:
-        if dtype not in _DTYPES:
-            raise ModelFileError(f"params byte {self.at}: expected a dtype 0 to 7, found {dtype}")
-        kind, count = np.dtype(_DTYPES[dtype]), math.prod(shape)
-        if count * kind.itemsize > len(self.data) - self.at:
-            raise ModelFileError(
-                f"params byte {self.at}: expected {count} numbers of {kind.itemsize} bytes, found "
-                f"{len(self.data) - self.at} bytes; the file is cut off"
-            )
-        array = np.frombuffer(self.data, kind, count, self.at).reshape(shape)
-        self.at += array.nbytes
-        return array
-
-    def shape(self, magic: int) -> tuple[int, ...] | None:
-        """Return a shape, or None for an array that was never filled."""
-        legacy = magic not in (_V1, _V2, _V3)
-        ndim = magic if legacy else self.number("i" if magic == _V3 else "I")
-        if ndim == (-1 if magic == _V3 else 0):
-            return None
-        if not 0 <= ndim <= 8:
-            raise ModelFileError(
-                f"params byte {self.at}: not an array of MXNet ({ndim} dimensions)"
-            )
-        shape = tuple(self.number("I" if legacy else "q") for _ in range(ndim))
-        if min(shape, default=0) < 0:
-            raise ModelFileError(f"params byte {self.at}: expected a shape, found {shape}")
-        return shape
-
-
-def _read_params(data: bytes) -> dict[str, np.ndarray]:
-    """Return name -> array of an MXNet NDArray list."""
-    stream = _Bytes(data)
-    magic, _, count = (stream.number("Q") for _ in range(3))
-    if magic != _LIST_MAGIC:
-        raise ModelFileError(f"params: expected magic number 0x112, found {magic:#x}")
-    if count > 1000:
-        raise ModelFileError(f"params: expected a handful of arrays, found {count}")
-    arrays = [_read_array(stream) for _ in range(count)]
-    if (found := stream.number("Q")) != count:
-        raise ModelFileError(f"params: expected {count} names of arrays, found {found}")
-    names = []
-    for _ in range(count):
-        name = stream.items(3, (stream.number("Q"),)).tobytes().decode("utf-8", "replace")
-        names.append(name.removeprefix("arg:"))
-    if stream.at != len(data):
-        raise ModelFileError(
-            f"params: expected the end at byte {stream.at}, found {len(data)} bytes"
-        )
-    return dict(zip(names, arrays, strict=True))
-
-
-def _read_array(stream: _Bytes) -> np.ndarray:
-    magic = stream.number("I")
-    storage = stream.number("i") if magic in (_V2, _V3) else _DENSE
-    if storage not in (_DENSE, _ROW_SPARSE):
-        raise ModelFileError(
-            f"params byte {stream.at}: expected storage 0 (dense) or 1 (rows), found {storage}"
-        )
-    stored = stream.shape(magic) if storage == _ROW_SPARSE else None
-    shape = stream.shape(magic)
-    if shape is None:
-        return np.zeros(0, np.float32)
-    stream.number("q")  # where it was: device and its number
-    dtype = stream.number("i")
-    if storage == _DENSE:
-        return stream.items(dtype, shape)
-    row_dtype, rows_shape = stream.number("i"), stream.shape(magic)
-    values = stream.items(dtype, stored or ())
-    rows = stream.items(row_dtype, rows_shape or ())
-    return _expanded(values, rows, shape, _most(len(stream.data)))
-
-
-def _expanded(
-    values: np.ndarray, rows: np.ndarray, shape: tuple[int, ...], most: int
-) -> np.ndarray:
-    """Return a row_sparse array with its zeros."""
-    if values.shape != (rows.size, *shape[1:]) or rows.ndim != 1 or rows.dtype.kind != "i":
-        raise ModelFileError(
-            f"params: a row_sparse array of shape {shape} does not fit its stored rows "
-            f"{values.shape} and row numbers {rows.shape}"
-        )
-    if rows.size and (rows.min() < 0 or rows.max() >= shape[0] or np.diff(rows).min(initial=1) < 1):
-        raise ModelFileError(
-            f"params: the row numbers of a row_sparse array of shape {shape} are "
-            "not ascending in its range"
-        )
-    if values.itemsize * math.prod(shape) > most:
-        raise ModelFileError(
-            f"params: an array of shape {shape} unpacks to more than 100 times the size of the file"
-        )
-    array = np.zeros(shape, values.dtype)
-    array[rows] = values
-    return array
-
-
-def _params(model: FactorizationMachine) -> bytes:
-    arrays = {
-        "w0_weight": np.array([model.w0], "<f4"),
-        "w1_weight": model.w.reshape(-1, 1),
-        "v": model.V,
-    }
-    parts = [struct.pack("<QQQ", _LIST_MAGIC, 0, len(arrays))]
-    for name, array in arrays.items():
-        shape = struct.pack(f"<I{array.ndim}q", array.ndim, *array.shape)
-        cpu_float32 = struct.pack("<iii", 1, 0, 0)
-        items = np.ascontiguousarray(array, "<f4").tobytes()
-        if name == "w0_weight":
-            parts += [struct.pack("<Ii", _V2, _DENSE), shape, cpu_float32, items]
-        else:
-            rows = struct.pack("<iIq", 6, 1, len(array))
-            parts += [struct.pack("<Ii", _V2, _ROW_SPARSE), shape, shape, cpu_float32, rows, items]
-            parts.append(np.arange(len(array), dtype="<i8").tobytes())
-    parts.append(struct.pack("<Q", len(arrays)))
-    for name in arrays:
-        parts += [struct.pack("<Q", len(name) + 4), f"arg:{name}".encode()]
-    return b"".join(parts)
 
 
 def _symbol(model: FactorizationMachine) -> dict[str, Any]:
