@@ -1,8 +1,8 @@
-"""Sparse rows: the one layout all of fm computes with, and what is done to raw CSR arrays.
+"""Sparse rows: the one layout that all of fm computes with, and work on raw CSR arrays.
 
 Decided here: the layout (CSR, float32 values, int32 column numbers, sorted and without duplicates
-in each row) and how a matrix is checked and brought into it. Kernels do not check anything:
-whatever reaches them went through :func:`checked_csr`. Not decided here: what the columns mean.
+in each row), and how any matrix is checked and converted to it. Kernels check nothing: whatever
+reaches them went through :func:`checked_csr`. Not decided here: what the columns mean.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fm.errors import DataError
 
 
 def checked_csr(X: Any, num_features: int | None = None, *, source: str = "data") -> sp.csr_matrix:
-    """Return X as a CSR matrix in fm's layout (see Dataset.X), or say what is wrong with it.
+    """Return X as a CSR matrix in the layout of fm; nothing is copied that has it already.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def _first_entry(X: sp.csr_matrix, wrong: np.ndarray) -> tuple[int, int, int]:
 
 
 def _checked_matrix(given: Any, source: str) -> np.ndarray:
-    """Return what is not sparse as a two-dimensional array of numbers."""
+    """Return an input that is not sparse as a two-dimensional array of numbers."""
     try:
         X: np.ndarray = np.asarray(given)
     except ValueError as err:
@@ -154,12 +154,12 @@ def refuse_complex(dtype: np.dtype, source: str) -> None:
 
 
 def sparse_row(indices: Any, values: Any, num_features: int, *, expected: str) -> sp.csr_matrix:
-    """Return features and their values (None: 1 each) as a row, which checked_csr brings in order.
+    """Return features and their values (None: 1 each) as one row; checked_csr sorts it later.
 
     Raises
     ------
     DataError
-        If they are not numbers of the right kind, of one length, or outside the features;
+        If they are not numbers of the right kind, differ in length, or a feature does not exist;
         `expected` begins the message.
     """
     features = np.asarray(indices)
@@ -186,7 +186,7 @@ def sparse_row(indices: Any, values: Any, num_features: int, *, expected: str) -
 def csr(
     data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]
 ) -> sp.csr_matrix:
-    """Return the matrix of these arrays, which are taken as they are: ascending in each row."""
+    """Return the matrix of these arrays as they are; columns must be ascending in each row."""
     matrix = sp.csr_matrix(shape, dtype=data.dtype)
     matrix.data, matrix.indices, matrix.indptr = data, indices, indptr.astype(np.int32)
     matrix.has_canonical_format = True
@@ -196,7 +196,7 @@ def csr(
 def csr_of_entries(
     rows: np.ndarray, indices: np.ndarray, data: np.ndarray, shape: tuple[int, int]
 ) -> sp.csr_matrix:
-    """Return the matrix of entries in any order, no two of which are in the same place."""
+    """Return the matrix of entries in any order; no two may be in the same place."""
     order = np.lexsort((indices, rows))
     indptr = np.searchsorted(rows[order], np.arange(shape[0] + 1))
     return csr(data[order], indices[order], indptr, shape)
@@ -227,7 +227,7 @@ def compacted(X: sp.csr_matrix) -> tuple[np.ndarray, sp.csr_matrix]:
 
 
 def with_values(X: sp.csr_matrix, values: np.ndarray) -> sp.csr_matrix:
-    """Return X with other values in the same places; the two share the places."""
+    """Return X with other values in the same places; both share the arrays of the places."""
     result = copy.copy(X)  # a fifth of the time that the constructor takes
     result.data = values
     return result
@@ -247,7 +247,7 @@ def all_finite(values: np.ndarray) -> bool:
 
 
 def all_ones(values: np.ndarray) -> bool:
-    """Whether all values are 1; most other data are told apart by the first block."""
+    """Whether all values are 1; for most other data the first block tells."""
     return all(bool((part == 1).all()) for part in blocks(values))
 
 

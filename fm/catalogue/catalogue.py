@@ -48,8 +48,8 @@ class Catalogue:
     item_columns : tuple of str
         The columns that describe an item.
     users : csr_matrix of float32, shape (num_users, num_features), optional
-        The features of each user's own columns, without that of `user` itself; None: no such
-        columns.
+        The features of the columns that describe each user, without the user's own feature; None
+        if there are no such columns.
     user_columns : tuple of str
         The columns that describe a user.
     """
@@ -97,11 +97,11 @@ class Catalogue:
         return numbers
 
     def find(self, item: Any) -> int | None:
-        """Return the number of an item from its id, a text or a number; None: there is none such.
+        """Return the number of the item with an id (a text or a number); None if there is none.
 
         Ids are read as training reads them: 1.0 is "1" (see ``fm.formats.cells``).
         """
-        if type(item) is str and item in self._number_of_id:  # spelled as in the data: most are
+        if type(item) is str and item in self._number_of_id:  # as most are spelled
             return self._number_of_id[item]
         try:
             return self._number_of_id.get(text_of(item) or "")  # no item is called ""
@@ -133,7 +133,7 @@ class Catalogue:
         return np.fromiter((self.item_number(item) for item in items), np.int32)
 
     def rows_of_keys(self, X: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-        """Return, for each row of X, (number of its user, number of its item), int32; -1: none.
+        """Return the number of the user and that of the item of each row, int32; -1: none.
 
         Raises
         ------
@@ -148,7 +148,7 @@ class Catalogue:
         )
 
     def widened(self, num_features: int) -> Catalogue:
-        """Return the catalogue for a model of more features, which are of no item."""
+        """Return the catalogue for a model with more features, which belong to no item."""
         more = num_features - self.items.shape[1]
         if more <= 0:
             return self
@@ -163,19 +163,22 @@ class Catalogue:
 
 
 def _one_of_each_row(X: sp.csr_matrix, numbers: np.ndarray, name: str) -> np.ndarray:
-    """Return the number (>= 0) that stands in each row; -1 where none does."""
+    """Return the number of the user (or item) in each row; -1 where there is none.
+
+    `numbers` holds the number of each feature; -1 for features that are no user (or item).
+    """
     found = numbers[X.indices]
     at = np.flatnonzero(found >= 0)
     rows = np.searchsorted(X.indptr, at, side="right") - 1
     zero = X.data[at] == 0
-    if zero.any():  # a stored zero counts where it stands alone: a side that is switched off
+    if zero.any():  # a stored zero, which switches its feature off, counts only if it is alone
         others = np.bincount(rows[~zero], minlength=X.shape[0])
         keep = ~zero | (others[rows] == 0)
         at, rows = at[keep], rows[keep]
     if rows.size and (twice := rows[1:][np.diff(rows) == 0]).size:
         raise DataError(
             f"row {twice[0] + 1}: expected one feature of {name} in a row, found more than one; "
-            "name a column (or range) of which a row has one"
+            "name a column (or range) with one value in each row"
         )
     result = np.full(X.shape[0], -1, np.int32)
     result[rows] = found[at]

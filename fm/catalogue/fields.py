@@ -45,7 +45,7 @@ class Features(Protocol):
 
 
 class FeatureIds(Sequence[str]):
-    """What features are called, made when asked for: the value of a column, else the number."""
+    """What features are called: the value in their column, else their number. Made when needed."""
 
     def __init__(self, keys: np.ndarray, encoder: Encoder | None) -> None:
         self._keys, self._encoder = keys, encoder
@@ -59,7 +59,7 @@ class FeatureIds(Sequence[str]):
         key = int(self._keys[at])
         if self._encoder is None:
             return str(key)
-        return self._encoder.feature_value(key) or ""  # those of users and items have one
+        return self._encoder.feature_value(key) or ""  # features of users and items have one
 
 
 @dataclass
@@ -67,17 +67,18 @@ class Field:
     """Where the items or the users stand among the features."""
 
     name: str
-    features: np.ndarray  # those that stand for one item or user
-    all_features: np.ndarray  # and that of unknown ones
-    number: int | None  # of the field; None: a range of features
+    features: np.ndarray  # one for each item or user
+    all_features: np.ndarray  # the same, and the feature of unknown ones
+    number: int | None  # the number of the field; None: it is a range of features
 
 
 def field_of(
     features: Features, role: str, name: str | None, guesses: Sequence[str]
 ) -> Field | None:
-    """Return the field of items or users, by its name or the first of the guesses that is one.
+    """Return the field of the items or users: the one called `name`, else the first good guess.
 
-    Raises ConfigError, which begins with `role`, if `name` is no field that has values of its own.
+    None if there is no name and no good guess. Raises a ConfigError that begins with `role` if
+    `name` is no field, or not a categorical column that keeps its values.
     """
     if name is not None and not isinstance(name, str):
         raise ConfigError(f"{role}: expected the name of a column, found {name!r}")
@@ -112,7 +113,7 @@ def field_of(
 
 
 def _guessed(encoder: Encoder | None, guesses: Sequence[str]) -> str | None:
-    """Return the column with the first of the names that one has; None: there is no good one."""
+    """Return the column whose name comes first among the guesses; None if it cannot be used."""
     if encoder is None:
         return None
     found = {c.name.lower(): c.name for c in encoder.columns if c.kind == "categorical"}

@@ -18,7 +18,7 @@ from fm.sparse import csr
 
 
 def to_tensors(catalogue: Catalogue) -> dict[str, np.ndarray]:
-    """Return the arrays that a model file keeps; :func:`from_tensors` reads them."""
+    """Return the arrays that a model file keeps; :func:`from_file` reads them."""
     tensors = {
         "item_rows": catalogue.items.indptr.astype(np.int32),
         "item_features": catalogue.items.indices.astype(np.int32),
@@ -35,7 +35,7 @@ def to_tensors(catalogue: Catalogue) -> dict[str, np.ndarray]:
 
 
 def to_notes(catalogue: Catalogue) -> dict[str, Any]:
-    """Return the rest of what a model file keeps, as what JSON can hold."""
+    """Return the rest of what a model file keeps, in a form that JSON can hold."""
     return {
         "item": catalogue.item,
         "user": catalogue.user,

@@ -1,11 +1,12 @@
 """Dataset: rows ready to train on or to score, checked once at the door.
 
-Decided here: what belongs to rows, and the rules that targets and weights obey. Not decided here:
+Decided here: what goes with the rows, and what targets and weights may be. Not decided here:
 the layout of the rows (``fm.sparse``).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ class Dataset:
     weight : ndarray of float32, shape (num_rows,), or None
         Non-negative weight of each row; None: all 1.
     fields : ndarray of int32, shape (num_features,), or None
-        The field (source column) of each feature; None where the format knows none.
+        The field (source column) of each feature; None if the format has no fields.
     feature_names : sequence of str or None
         ``feature_names[i]`` describes feature i, e.g. ``"user=42"``.
     field_names : tuple of str
@@ -46,10 +47,10 @@ class Dataset:
     source : str
         Where the rows come from, for messages.
     zero_based : bool or None
-        Of libsvm data: whether the file calls its first feature 0 (else 1). A model remembers it,
-        so that a later file that happens to lack feature 0 is not taken for the other kind.
+        For libsvm data: whether the file counts features from 0 (else from 1). A model remembers
+        it: a later file without a feature 0 could be taken for one that counts from 1.
     catalogue : Catalogue or None
-        Which features are items and users; None where no column is known to be the item's.
+        Which features are items and users; None if no column is known to hold the items.
     """
 
     X: sp.csr_matrix
@@ -84,7 +85,7 @@ class Dataset:
         y, weight : array, shape (num_rows,), optional
             Finite; weights >= 0.
         num_features : int, optional
-            Width of the result; the default is that of X. Wider: the further columns are zero.
+            Width of the result; the default is that of X. Further columns are zero.
         source : str
             Name used in messages.
         **more
@@ -139,7 +140,7 @@ class Dataset:
 
     @property
     def targets(self) -> np.ndarray:
-        """The targets y, for callers that cannot do without.
+        """The targets y, for callers that need them.
 
         Raises
         ------
@@ -153,24 +154,19 @@ class Dataset:
         return self.y
 
     def feature_name(self, index: int) -> str:
-        """Return the name of a feature; ``"feature 17"`` where the data brought no names."""
+        """Return the name of a feature; ``"feature 17"`` if the data have no names."""
         if self.feature_names is not None and index < len(self.feature_names):
             return self.feature_names[index]
         return f"feature {index}"
 
     def take(self, rows: np.ndarray) -> Dataset:
         """Return a Dataset of the given rows (a copy of them)."""
-        return Dataset(
-            self.X[rows],
-            None if self.y is None else self.y[rows],
-            None if self.weight is None else self.weight[rows],
-            self.fields,
-            self.feature_names,
-            self.field_names,
-            self.encoder,
-            self.source,
-            self.zero_based,
-            self.catalogue,
+        return dataclasses.replace(
+            self,
+            X=self.X[rows],
+            y=None if self.y is None else self.y[rows],
+            weight=None if self.weight is None else self.weight[rows],
+            _cache={},
         )
 
 
