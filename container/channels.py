@@ -2,8 +2,7 @@
 
 Decided here: which channels there are, what a ContentType means, that data which are plainly of
 another format are refused, and what Pipe mode is: the first epoch's pipe is read into memory, and
-the later ones are not opened. Not decided here: how a format is read (``fm.reading.read``). Floor
-5.
+the later ones are not opened. Not decided here: how a format is read (``fm.reading.read``).
 
 A table without a header has its target in the first column, as SageMaker's CSV has; otherwise it is
 the column that `target` names, or the one called rating, label, target, y or click. For a ranker

@@ -2,7 +2,7 @@
 
 Decided here: until training is distributed, the first host in the order of names trains on
 everything, and the others wait for its end and leave nothing; which is right only where every host
-sees all data. Not decided here: what training is (``container.job``). Floor 5.
+sees all data. Not decided here: what training is (``container.job``).
 
 The others must not end early: where containers run side by side (the SDK's local mode), the end of
 one ends them all. So each of them holds a connection to the first host, which says ``done`` on it

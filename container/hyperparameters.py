@@ -2,7 +2,7 @@
 
 Decided here: that the task must be named, and which options of ``fm train`` besides hyperparameters
 a job may set. Every problem is reported at once. Not decided here: what hyperparameters there are,
-and how the strings of the various SDKs are read (``fm.config``). Floor 5.
+and how the strings of the various SDKs are read (``fm.config``).
 """
 
 from __future__ import annotations

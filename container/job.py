@@ -3,7 +3,7 @@
 Decided here: the order of the work, what is checked before it, what becomes of a checkpoint that
 does not fit, and what is left when the job is stopped. Not decided here: anything about training
 itself (``fm.training.fit``); the model is that of ``fm train`` with the same data and
-hyperparameters, bit for bit. Floor 5.
+hyperparameters, bit for bit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from fm.cli.options import naming
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, ModelFileError
-from fm.model.model import FILE_NAME, Model
+from fm.model.file import FILE_NAME
+from fm.model.model import Model
 
 _RANKED = 1 << 29  # scores that the test of a ranker may take: some seconds
 

@@ -6,7 +6,7 @@ Decided here: for which processors (x86-64 with AVX2, and with AVX-512), for whi
 number of factors; all tasks; our default optimizer and the built-in's), and that a job takes a
 copy of them where it may write: numba opens no cache in a read-only folder. Whatever is missing is
 compiled in the job. The processor's kind is named to numba, instead of the processor itself, so
-that the cache fits all processors of the kind; models are the same, bit for bit. Floor 5.
+that the cache fits all processors of the kind; models are the same, bit for bit.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def main() -> None:
     import numpy as np
     import scipy.sparse as sp
 
-    from fm.catalogue.finding import catalogue_of
     from fm.config import TrainConfig
     from fm.data.dataset import Dataset
+    from fm.reading.finding_items import catalogue_of
     from fm.tasks import CLASSIFIER, RANKER, REGRESSOR
     from fm.training.fit import fit
 

@@ -7,7 +7,7 @@ must be handed over, and :data:`METRIC_DEFINITIONS` is what to hand over.
 Decided here: names, order and punctuation of the lines (those of published logs of the built-in),
 and what is measured on training rows: their scores before the step they cause, as the built-in
 does; for a ranker, the mean loss of an epoch. Lines about the validation channel are ours. Not
-decided here: how rows are scored. Floor 5.
+decided here: how rows are scored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from fm.config import TrainConfig
-from fm.data.dataset import Dataset, blocks
+from fm.data.dataset import Dataset
+from fm.sparse import blocks
 from fm.tasks import TASKS, Task
 
 if TYPE_CHECKING:

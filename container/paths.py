@@ -1,7 +1,7 @@
 """Where a training job finds and leaves its files: the tree that SageMaker mounts at /opt/ml.
 
 Decided here: the names in that tree, and that another folder may take its place (the environment
-variable SAGEMAKER_BASE_DIR), so that a job runs on a laptop without a container. Floor 5.
+variable SAGEMAKER_BASE_DIR), so that a job runs on a laptop without a container.
 """
 
 from __future__ import annotations

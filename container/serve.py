@@ -1,4 +1,4 @@
-"""``serve``: the program of an endpoint, a batch transform or a multi-model endpoint. Floor 5.
+"""``serve``: the program of an endpoint, a batch transform or a multi-model endpoint.
 
     python -m container.serve
 

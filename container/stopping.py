@@ -4,7 +4,7 @@ SageMaker sends SIGTERM when a job is stopped, runs out of time, or loses its sp
 SIGKILL 120 seconds later. Decided here: before training, a signal ends the job. In training, the
 epoch may end first, so that a checkpoint holds all that was done, if that takes no more than
 :data:`SECONDS_FOR_EPOCH`; then the best model so far is saved. Once that has begun, a signal is
-noted and changes nothing. Floor 5; imports nothing heavy, because a container's first process loses
+noted and changes nothing. Nothing heavy is imported, because a container's first process loses
 every signal that comes before its handler.
 """
 

@@ -1,4 +1,4 @@
-"""``train``: the program of a training job. Floor 5.
+"""``train``: the program of a training job.
 
     python -m container.train
 

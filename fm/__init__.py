@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from fm.version import __version__
 
 if TYPE_CHECKING:
     from fm.config import TrainConfig
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
         UnsupportedFormatError,
     )
     from fm.estimators import FMClassifier, FMRanker, FMRegressor
-    from fm.model.model import Model, load
+    from fm.model.load import load
+    from fm.model.model import Model
     from fm.reading.read import read
     from fm.training.fit import fit
 
@@ -47,7 +48,7 @@ _HOME = {
     "Encoder": "encoding.encoder",
     "read": "reading.read",
     "Model": "model.model",
-    "load": "model.model",
+    "load": "model.load",
     "fit": "training.fit",
     "FMClassifier": "estimators",
     "FMRanker": "estimators",
@@ -68,6 +69,7 @@ __all__ = [
     "ModelFileError",
     "TrainConfig",
     "UnsupportedFormatError",
+    "__version__",
     "fit",
     "load",
     "read",

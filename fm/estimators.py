@@ -1,4 +1,4 @@
-"""Factorization machines as scikit-learn estimators: FMRegressor, FMClassifier, FMRanker. Floor 4.
+"""Factorization machines as scikit-learn estimators: FMRegressor, FMClassifier, FMRanker.
 
 Decided here: what scikit-learn's conventions ask for: which columns of a frame go through the
 encoder, what labels stand for, which rows are one row, where a second fit starts. Not decided
@@ -27,10 +27,11 @@ from sklearn.utils.validation import (
 )
 
 from fm.config import Parameter, TrainConfig, parameters
-from fm.data.dataset import Dataset, checked_csr
+from fm.data.dataset import Dataset
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
 from fm.measures.losses import sigmoid
+from fm.sparse import checked_csr
 from fm.tasks import CLASSIFIER, RANKER, REGRESSOR
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ _COLUMN_OPTIONS = tuple(_Option(*option) for option in (
 _WARM_START = _Option(
     "warm_start", False, "bool", "let fit start from the model of the last fit, if there is one"
 )
-#: What a ranker is told of them besides; see :func:`fm.catalogue.finding.catalogue_of`.
+#: What a ranker is told of them besides; see :func:`fm.reading.finding_items.catalogue_of`.
 _SIDE_OPTIONS = (
     _Option("item", None, "str or None", "the column of the items, or a range of features such as "
             "'943:2625'; None: a column with a usual name, such as item, film or product"),
@@ -590,7 +591,7 @@ class FMRanker(_FactorizationMachine):
     def _rows(
         self, X: Any, y: Any, weight: Any, fresh: bool, *, classes: Any = None, eval_set: Any = None
     ) -> tuple[Dataset, Dataset | None]:
-        from fm.catalogue.finding import catalogue_of
+        from fm.reading.finding_items import catalogue_of
 
         data, validation = super()._rows(X, y, weight, fresh, classes=classes, eval_set=eval_set)
         sides = {option.name: getattr(self, option.name) for option in _SIDE_OPTIONS}

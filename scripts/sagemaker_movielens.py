@@ -47,7 +47,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # fm, from the clo
 from container.logs import METRIC_DEFINITIONS  # noqa: E402
 from fm.errors import ModelFileError  # noqa: E402
 from fm.formats.recordio import write_spmatrix_to_sparse_tensor  # noqa: E402
-from fm.model.model import Model, load  # noqa: E402
+from fm.model.load import load  # noqa: E402
+from fm.model.model import Model  # noqa: E402
 
 JSON, RECORDIO = "application/json", "application/x-recordio-protobuf"
 PUBLISHER = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"

@@ -12,9 +12,11 @@ import pytest
 
 from fm.config import TrainConfig
 from fm.errors import ConfigError, ModelFileError
+from fm.formats.mxnet import write_arrays
 from fm.model import builtin as builtin_artifact
 from fm.model.builtin import read_artifact, write_artifact
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
 from fm.tasks import CLASSIFIER, REGRESSOR
 
 N, K = 5, 3
@@ -210,7 +212,7 @@ def test_dense_arrays_of_every_version(tmp_path, model, version, dtype):
         "arg:v": dense(model.V, version, dtype),
         "aux:moving": dense(np.zeros(0), version) if version != V3 else dense(np.ones(2)),
     }
-    assert read_artifact(saved(tmp_path, algo_zip(arrays))) == model
+    assert load(saved(tmp_path, algo_zip(arrays))) == model
 
 
 @pytest.mark.parametrize("version", [V2, V3])
@@ -223,7 +225,7 @@ def test_rows_that_are_not_stored_are_zero(tmp_path, model, version):
         "arg:w1_weight": row_sparse(w, rows, version, FLOAT64),
         "arg:v": row_sparse(V, rows, version),
     }
-    found = read_artifact(saved(tmp_path, algo_zip(arrays)))
+    found = load(saved(tmp_path, algo_zip(arrays)))
     np.testing.assert_array_equal(found.V, V)
     np.testing.assert_array_equal(found.w, w[:, 0])
 
@@ -241,7 +243,7 @@ def test_arrays_that_were_never_filled_are_passed_over(tmp_path, model, version)
         "arg:w1_weight": dense(model.w.reshape(-1, 1)),
         "arg:v": dense(model.V),
     }
-    assert read_artifact(saved(tmp_path, algo_zip(arrays))) == model
+    assert load(saved(tmp_path, algo_zip(arrays))) == model
 
 
 @pytest.mark.parametrize("n", [N, K])
@@ -253,7 +255,7 @@ def test_the_dense_network_has_transposed_factors(tmp_path, model, n):
         "arg:v": dense(V.T),
     }
     meta = {**META, "feature_dim": str(n)}
-    found = read_artifact(saved(tmp_path, algo_zip(arrays, meta)))
+    found = load(saved(tmp_path, algo_zip(arrays, meta)))
     np.testing.assert_array_equal(found.V, V)
     np.testing.assert_array_equal(found.w, w)
     assert found.w0 == model.w0
@@ -261,13 +263,13 @@ def test_the_dense_network_has_transposed_factors(tmp_path, model, n):
 
 def test_square_factors_of_the_sparse_network_stay(tmp_path, model):
     arrays = {"arg:w1_weight": dense(model.w[:K]), "arg:v": dense(model.V[:K])}
-    found = read_artifact(saved(tmp_path, algo_zip(arrays, {**META, "feature_dim": str(K)})))
+    found = load(saved(tmp_path, algo_zip(arrays, {**META, "feature_dim": str(K)})))
     np.testing.assert_array_equal(found.V, model.V[:K])
 
 
 def test_without_bias_and_weights(tmp_path, model):
     meta = {**META, "use_bias": "false", "use_linear": "false"}
-    found = read_artifact(saved(tmp_path, algo_zip({"arg:v": dense(model.V)}, meta)))
+    found = load(saved(tmp_path, algo_zip({"arg:v": dense(model.V)}, meta)))
     assert found.w0 == 0 and not found.w.any() and not found.config.use_linear
 
 
@@ -280,7 +282,7 @@ def test_the_graph_tells_the_task_where_meta_does_not(tmp_path, model, op, task,
     arrays = {"arg:w1_weight": dense(model.w), "arg:v": dense(model.V)}
     symbol = json.dumps({"nodes": [{"op": "null"}, {"op": op}]}).encode()
     path = saved(tmp_path, algo_zip(arrays, meta_json=meta, symbol_json=symbol))
-    assert read_artifact(path).config.predictor_type == task
+    assert load(path).config.predictor_type == task
 
 
 def test_hyperparameters_that_mean_nothing_here_are_left_out(tmp_path, model, caplog):
@@ -288,11 +290,11 @@ def test_hyperparameters_that_mean_nothing_here_are_left_out(tmp_path, model, ca
         **META, "epochs": "many", "_tuning_objective_metric": "", "future": "1",
         "_learning_rate": "0.5", "bias_lr": "0.1", "eps": "None",
     }  # fmt: skip
-    config = read_artifact(saved(tmp_path, algo_zip({"arg:v": dense(model.V)}, meta))).config
+    config = load(saved(tmp_path, algo_zip({"arg:v": dense(model.V)}, meta))).config
     assert config.optimizer == "sagemaker" and config.bias_lr == 0.05 and config.eps is None
     assert "left out epochs: expected an integer" in caplog.text
     meta = {**META, "bias_init_method": "constant"}  # without its bias_init_value
-    config = read_artifact(saved(tmp_path, algo_zip({"arg:v": dense(model.V)}, meta))).config
+    config = load(saved(tmp_path, algo_zip({"arg:v": dense(model.V)}, meta))).config
     assert config.num_factors == K and config.bias_init_method is None
 
 
@@ -346,8 +348,6 @@ ROWS = np.ones((N, K))
         (bad(meta={}), "expected predictor_type in meta.json"),
         (bad(meta={**META, "feature_dim": "6"}), "factors and weights of 6 features"),
         (bad(dense(np.ones(N))), "expected a matrix v"),
-        (bad(dense(np.full((N, K), np.nan))), r"parameter V\[0, 0\]"),
-        (bad(dense(np.full((N, K), 1e300), dtype=FLOAT64)), r"parameter V\[0, 0\]: .*inf"),
         (bad(dense(ROWS)[:-1]), "expected 1 names of arrays, found 3602"),
         (algo_zip(params({"arg:v": dense(ROWS)})[:90]), "expected 15 numbers of 4 bytes, found"),
         (algo_zip(params({"arg:v": dense(ROWS)}) + b"0"), "expected the end at byte 145"),
@@ -368,6 +368,13 @@ def test_what_is_not_an_artefact_is_refused(tmp_path, content, message):
     path = saved(tmp_path, content)
     with pytest.raises(ModelFileError, match=rf"model_algo-1: .*({message})"):
         read_artifact(path)
+
+
+def test_parameters_that_are_not_finite_are_refused(tmp_path):
+    for value, found in ((np.nan, "nan"), (1e300, "inf")):
+        path = saved(tmp_path, bad(dense(np.full((N, K), value), dtype=FLOAT64)))
+        with pytest.raises(ModelFileError, match=rf"model_algo-1: .*V\[0, 0\]: .*{found}"):
+            load(path)
 
 
 def test_an_array_of_zeros_may_not_fill_the_memory(tmp_path):
@@ -421,7 +428,7 @@ def test_mutated_files_fail_cleanly_or_change_nothing(tmp_path, rng, model, name
 
 def test_mutated_arrays_fail_cleanly(tmp_path, rng, model):
     """As above, but past the checksums of the ZIP: into the reader of the arrays."""
-    content = builtin_artifact._params(model)
+    content = write_arrays({"w1_weight": model.w.reshape(-1, 1), "v": model.V})
     for _ in range(500):
         mutated = bytearray(content)
         for at in rng.integers(len(content), size=2):

@@ -11,13 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fm.catalogue.catalogue import Catalogue
-from fm.catalogue.finding import _odd, catalogue_of, continued
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError, ModelFileError
 from fm.formats.cells import text_of
 from fm.formats.storage import read_tensors, write_tensors
-from fm.model.model import _TENSOR_TYPES, Model, load
+from fm.model.file import _TENSOR_TYPES
+from fm.model.load import load
+from fm.model.model import Model
+from fm.reading.finding_items import _odd, catalogue_of, continued
 from fm.reading.read import read
 from fm.training.fit import fit
 

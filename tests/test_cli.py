@@ -35,7 +35,8 @@ from fm.errors import ConfigError, DataError
 from fm.evaluating.rankings import evaluate_ranking
 from fm.formats import recordio, svmlight
 from fm.model.builtin import write_artifact
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
 from fm.reading.read import read
 from fm.tasks import CLASSIFIER, REGRESSOR
 

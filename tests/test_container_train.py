@@ -29,7 +29,8 @@ from container.paths import Paths
 from container.stopping import Stop
 from fm.errors import ConfigError, DataError, DivergenceError
 from fm.formats.recordio import read_csr, write_spmatrix_to_sparse_tensor
-from fm.model.model import FILE_NAME, load
+from fm.model.file import FILE_NAME
+from fm.model.load import load
 
 USERS, FILMS = 30, 20
 WIDTH = USERS + FILMS

@@ -11,8 +11,9 @@ import pytest
 import scipy.sparse as sp
 
 import fm
-from fm.data.dataset import Dataset, checked_csr
+from fm.data.dataset import Dataset
 from fm.errors import DataError, FMError
+from fm.sparse import checked_csr
 
 ROOT = Path(fm.__file__).parents[1]
 
@@ -152,7 +153,7 @@ def test_a_damaged_matrix_of_another_format_is_no_crash(tmp_path):
     """scipy turns columns into rows without looking at the row numbers."""
     code = """
 import numpy as np, scipy.sparse as sp
-from fm.data.dataset import checked_csr
+from fm.sparse import checked_csr
 from fm.errors import DataError
 X = sp.csc_matrix((np.ones(3), np.array([0, 1, 10**8], np.int32), np.arange(4)), shape=(3, 3))
 try:

@@ -21,7 +21,8 @@ import fm.cli.main
 from fm.config import TrainConfig
 from fm.encoding.encoder import Encoder
 from fm.formats.recordio import write_numpy_to_dense_tensor
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
 from fm.tasks import CLASSIFIER, REGRESSOR
 
 ROWS = [

@@ -13,16 +13,17 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 import fm.recommending.folding
-from fm.catalogue.finding import catalogue_of
 from fm.config import TrainConfig
 from fm.encoding.columns import Categorical, Numeric, Vocabulary
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
+from fm.reading.finding_items import catalogue_of
 from fm.reading.read import read
 from fm.recommending.extending import with_feature
 from fm.recommending.folding import Folded, Folding, fold_in, fold_ratings, ratings_rows
-from fm.tasks import CLASSIFIER, RANKER, REGRESSOR
+from fm.tasks import CLASSIFIER, RANKER, REGRESSOR, TASKS
 
 USERS, FILMS, AGES = 12, 9, 3
 TABLE = {
@@ -508,7 +509,7 @@ def test_wrong_rows_and_targets():
     with pytest.raises(DataError, match="feature index 40 is outside"):
         fold_in(model, sp.csr_matrix(([1.0], ([0], [40]))), [1], "user")
     for task, kind in ((CLASSIFIER, "binary_classifier"), (RANKER, "ranker")):
-        wrong = f"fold_in row 1: expected a label 0 or 1 for a {kind}, found 3"
+        wrong = f"fold_in row 1: expected a label 0 or 1 for a {TASKS[kind].noun}, found 3"
         with pytest.raises(DataError, match=wrong):
             fold_in(make_model(task=task)[0], X, [3], "user")
     with pytest.raises(ConfigError, match="a ranker compares what is liked with the other items"):

@@ -17,7 +17,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import fm.model.model
+import fm.scoring.formula
+import fm.scoring.machine
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.encoding.columns import Categorical, Vocabulary
@@ -25,7 +26,8 @@ from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError, ModelFileError
 from fm.formats import storage
 from fm.formats.storage import atomic_output
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
 from fm.tasks import CLASSIFIER
 
 
@@ -75,7 +77,7 @@ def test_scores_equal_the_sum_over_pairs(rng, engine, k, onehot):
 def test_blocks_of_rows_change_nothing(rng, model, monkeypatch):
     X = sp.random(50, 30, 0.2, format="csr", random_state=1)
     whole = model.scores(X, engine="scipy")
-    monkeypatch.setattr(fm.model.model, "_BLOCK", 3 * model.num_factors)
+    monkeypatch.setattr(fm.scoring.formula, "_BLOCK", 3 * model.num_factors)
     np.testing.assert_array_equal(model.scores(X, engine="scipy"), whole)
 
 
@@ -93,15 +95,15 @@ def test_large_batches_take_the_compiled_kernel(rng, model, monkeypatch):
         "fm.kernels.scoring.predict_scores", lambda *_: taken.append(1) or np.zeros(20)
     )
     assert model.scores(X).any() and not taken
-    monkeypatch.setattr(fm.model.model, "_WARM_WORK", 1)
+    monkeypatch.setattr(fm.scoring.machine, "_WARM_WORK", 1)
     model.scores(X)
     model.scores(X, engine="scipy")
     assert len(taken) == 1
 
 
 def test_auto_falls_back_to_scipy_without_numba(model, monkeypatch):
-    monkeypatch.setattr(fm.model.model, "_WARM_WORK", 0)
-    monkeypatch.setattr(fm.model.model, "_COLD_WORK", 0)
+    monkeypatch.setattr(fm.scoring.machine, "_WARM_WORK", 0)
+    monkeypatch.setattr(fm.scoring.machine, "_COLD_WORK", 0)
     monkeypatch.setitem(sys.modules, "fm.kernels.scoring", None)  # import raises ImportError
     X = sp.eye(30, format="csr")
     np.testing.assert_array_equal(model.scores(X), model.scores(X, engine="scipy"))
@@ -112,7 +114,8 @@ def test_auto_falls_back_to_scipy_without_numba(model, monkeypatch):
 def test_engine_scipy_imports_neither_numba_nor_its_friends():
     code = """if True:
         import sys, numpy as np, scipy.sparse as sp
-        from fm.model.model import Model, load
+        from fm.model.load import load
+        from fm.model.model import Model
         from fm.config import TrainConfig
         model = Model(0.0, np.ones(4), np.ones((4, 2)), TrainConfig(num_factors=2))
         model.scores(sp.eye(4, format="csr"), engine="scipy"), model.score_row([1])

@@ -14,11 +14,11 @@ from test_kernels import OPTIMIZERS
 
 import fm.training.interactions
 from fm import Dataset, TrainConfig, fit, read
-from fm.catalogue.finding import catalogue_of
 from fm.errors import ConfigError, DataError, DivergenceError, ModelFileError
 from fm.estimators import FMRanker
 from fm.evaluating.rankings import evaluate_ranking
 from fm.kernels.negatives import alias_table, draw_negatives, known_pairs
+from fm.reading.finding_items import catalogue_of
 from fm.recipes import RANKING_LOSSES
 from fm.tasks import RANKER
 from fm.training.fit import fit_pass

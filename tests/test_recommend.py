@@ -14,13 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fm.cli.lists
 import fm.cli.main
 import fm.cli.recommend
 import fm.recommending.recommender
 from fm.cli.lists import Items, write_text
 from fm.config import TrainConfig
 from fm.errors import DataError
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
 from fm.reading.read import read
 from fm.tasks import CLASSIFIER, RANKER, REGRESSOR
 
@@ -415,14 +417,14 @@ def test_reasons_are_of_the_score_that_is_listed(tmp_path, monkeypatch, lists):
         encoder=data.encoder, fields=data.fields, field_names=data.field_names,
         catalogue=data.catalogue, metrics={"mse": 0.5},
     ).save("m")  # fmt: skip
-    explained, totals = Model.explain, []
+    explained, totals = fm.cli.lists.explain, []
 
     def explain(model, row, **options):
         found = explained(model, row, **options)
         totals.append(found.total)
         return found
 
-    monkeypatch.setattr(Model, "explain", explain)
+    monkeypatch.setattr(fm.cli.lists, "explain", explain)
     told = ("--ratings", '{"Brazil": 3}')
     for asked in (
         ("--user", "ann"),

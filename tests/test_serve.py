@@ -24,7 +24,8 @@ from fm.formats.recordio import (
 )
 from fm.formats.svmlight import write_libsvm
 from fm.model.builtin import write_artifact
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
 from fm.serving import bodies
 from fm.serving.application import create_app
 from fm.serving.limits import Limits, cores, memory
@@ -814,7 +815,7 @@ def test_serving_loads_no_compiler(tmp_path):
     code = f"""
 import sys, pathlib
 import fm.serving.server
-from fm.model.model import load
+from fm.model.load import load
 from fm.serving.application import create_app
 folder = pathlib.Path({str(tmp_path)!r})
 client = create_app(load(folder / "numbered.safetensors")).test_client()

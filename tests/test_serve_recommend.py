@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from test_serve_server import serving
 
 import fm.recommending.recommender
-from fm.catalogue.finding import catalogue_of
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.model.builtin import write_artifact
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
+from fm.reading.finding_items import catalogue_of
 from fm.reading.read import read
 from fm.serving import bodies
 from fm.serving import lists as recommending
@@ -698,7 +699,7 @@ def test_recommending_loads_no_compiler(tmp_path):
     code = f"""
 import sys, pathlib
 import fm.serving.server
-from fm.model.model import load
+from fm.model.load import load
 from fm.serving.application import create_app
 folder = pathlib.Path({str(tmp_path)!r})
 film = {film}

@@ -21,7 +21,7 @@ from fm.cli.options import EXIT_INTERRUPTED, EXIT_WRONG
 from fm.config import TrainConfig, parameters
 from fm.data.dataset import Dataset
 from fm.formats.svmlight import write_libsvm
-from fm.model.model import load
+from fm.model.load import load
 from fm.reading.read import read
 from fm.tasks import CLASSIFIER, REGRESSOR
 from fm.training.fit import fit

@@ -1,7 +1,8 @@
-"""A table of items -> a catalogue of them. Floor 1.
+"""A table of items -> a catalogue of them.
 
-Decided here: how items that are described by columns become a catalogue, those that training did
-not meet included. Not decided here: which columns describe an item (``fm.catalogue.finding``).
+Decided here: how items that are described by columns become a catalogue, including items that
+training did not meet. Not decided here: which columns describe an item
+(``fm.reading.finding_items``).
 """
 
 from __future__ import annotations
@@ -23,23 +24,24 @@ from fm.formats.tables import read_table
 def catalogue_of_table(
     encoder: Encoder | None, catalogue: Catalogue, table: Any, *, item: str | None = None
 ) -> Catalogue:
-    """Return a catalogue of the items in a table; users and what they met are taken over.
+    """Return a catalogue of the items in a table; users and what they met stay as they were.
 
     Parameters
     ----------
     encoder : Encoder
-        That of the model.
+        The model's encoder.
     catalogue : Catalogue
-        That of the training data: it says which columns describe an item.
+        The catalogue of the training data: it says which columns describe an item.
     table : frame, Arrow table, dict of columns, or path
-        A row for each item, with its id and the columns that describe it; others are ignored.
+        A row for each item, with its id and the columns that describe it. Other columns are
+        ignored.
     item : str, optional
-        The column of the ids; the default is called as in the training data.
+        The column of the ids; the default is its name in the training data.
 
     Raises
     ------
     ConfigError
-        If there is no encoder, or its items are no column of it.
+        If there is no encoder, or the items are not a column of it.
     DataError
         If the table cannot be read or has no rows, a column is missing, or an id is missing or
         occurs twice.
@@ -59,7 +61,7 @@ def catalogue_of_table(
     name = catalogue.item
     if encoder is None or name not in encoder.field_names:
         raise ConfigError(
-            f"items: the model's items are features ({name}), not a column, so that a table cannot "
+            f"items: the model's items are features ({name}), not a column, so a table cannot "
             "describe them; train the model on a table"
         )
     rows = read_table(table)

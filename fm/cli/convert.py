@@ -1,4 +1,4 @@
-"""``fm convert``: data files and models from one format to another. Floor 4."""
+"""``fm convert``: data files and models from one format to another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fm.cli.options import (
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError, ModelFileError
 from fm.model.builtin import write_artifact
-from fm.model.model import load
+from fm.model.load import load
 
 if TYPE_CHECKING:
     from fm.encoding.encoder import Encoder

@@ -1,4 +1,4 @@
-"""``fm evaluate``: how well a model predicts the targets in a file. Floor 4."""
+"""``fm evaluate``: how well a model predicts the targets in a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import orjson
 from fm.cli.options import Parser, add_data_options, check_encoder, data_options, positive
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
 
 EXAMPLES = """\
   fm evaluate model/ test.csv --target rating

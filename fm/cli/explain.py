@@ -1,4 +1,4 @@
-"""``fm explain``: a model and rows in, what their scores are made of out. Floor 4.
+"""``fm explain``: a model and rows in, what their scores are made of out.
 
 Decided here: which rows are explained, and what the terms look like in a file. Not decided here:
 how a score is split (``fm.explaining.terms``), which pairs are strong
@@ -30,11 +30,12 @@ from fm.cli.options import (
     parse_json,
     positive,
 )
-from fm.data.dataset import sparse_row
 from fm.errors import ConfigError, DataError
 from fm.explaining.pictures import bars, heat_map
 from fm.explaining.terms import Explanation
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
+from fm.sparse import sparse_row
 
 if TYPE_CHECKING:
     import pyarrow as pa

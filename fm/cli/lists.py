@@ -1,4 +1,4 @@
-"""Lists of items: what items are called, why they are in a list, and how it is shown. Floor 4.
+"""Lists of items: what items are called, why they are in a list, and how it is shown.
 
 Decided here: names of items (ids and titles), which terms of a score are its reasons, and the text
 that people read. Not decided here: which items are best (``fm.recommending.recommender``), whom
@@ -17,7 +17,7 @@ import scipy.sparse as sp
 
 from fm.cli.predict import WRITERS as PREDICTIONS
 from fm.errors import ConfigError, DataError
-from fm.explaining.terms import one_line
+from fm.explaining.terms import explain, one_line
 from fm.formats.cells import number_of, text_of
 from fm.recommending.recommender import Recommendations, Recommender
 
@@ -238,7 +238,7 @@ def with_reasons(
     result: list[str] = []
     for row, rank in zip(*np.nonzero(best.numbers >= 0), strict=True):
         number = best.numbers[row, rank]
-        found = model.explain(X[row] + catalogue.items[number], pairs=_PAIRS)
+        found = explain(model, X[row] + catalogue.items[number], pairs=_PAIRS)
         called = {name: name for name, _ in found.linear}
         if (key := catalogue.item_keys[number]) >= 0:
             called[model.feature_name(key)] = catalogue.item

@@ -1,4 +1,4 @@
-"""``fm VERB ...``: one command for all of them. Floor 4."""
+"""``fm VERB ...``: one command for all of them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from fm import __version__
 from fm.cli.options import EXIT_WRONG, run
+from fm.version import __version__
 
 # verb -> what it does; the verb's module fm.cli.VERB has a function main(argv) -> exit code
 VERBS = {

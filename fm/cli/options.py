@@ -1,6 +1,6 @@
 """What the command lines share: options that describe the data, and how a program ends.
 
-Floor 4. Decided here: names and meaning of the options that say how a file is read, how outputs
+Decided here: names and meaning of the options that say how a file is read, how outputs
 are opened, the form of messages (advice in them names options, not arguments of Python), and exit
 codes: 0 done, 2 wrong use, data or model (one line on standard error), 130 interrupted, 141 nobody
 reads our output any more (as `head` leaves a pipe).

@@ -1,4 +1,4 @@
-"""``fm predict``: a model and a file in, a file of predictions out, batch after batch. Floor 4."""
+"""``fm predict``: a model and a file in, a file of predictions out, batch after batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from fm.cli.options import (
 )
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
 
 if TYPE_CHECKING:
     import pyarrow as pa

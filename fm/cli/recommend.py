@@ -1,4 +1,4 @@
-"""``fm recommend``: a model in, the best items for users, contexts or somebody new out. Floor 4.
+"""``fm recommend``: a model in, the best items for users, contexts or somebody new out.
 
 Decided here: how people say whom they ask for, how items are named (by id or title), and what a
 list looks like. Not decided here: which items are best (``fm.recommending.recommender``), what a
@@ -42,7 +42,7 @@ from fm.cli.options import (
     positive,
 )
 from fm.errors import ConfigError, DataError
-from fm.model.model import load
+from fm.model.load import load
 from fm.recommending.recommender import Recommender
 
 if TYPE_CHECKING:
@@ -362,13 +362,13 @@ def _knowing(
     """Return a recommender that knows somebody new as a user, and who is asked for."""
     if person is None:
         return recommender, X
-    from fm.catalogue.catalogue import without
     from fm.recommending.extending import with_feature
+    from fm.sparse import without
 
     model = dataclasses.replace(recommender.model, catalogue=recommender.catalogue)
     if model.encoder is None:
         raise ConfigError("--why: a model without columns cannot name somebody new; leave it out")
-    known = with_feature(model, person.folded, "(new)").recommender
+    known = Recommender(with_feature(model, person.folded, "(new)"))
     # As in the lists: all that is told or known of the context, but another user.
     encoder: Any = known.model.encoder
     of_user = encoder.fields == encoder.field_names.index(known.catalogue.user)

@@ -1,4 +1,4 @@
-"""``fm train``: a file in, a model file out. Floor 4.
+"""``fm train``: a file in, a model file out.
 
 Decided here: which task is trained when none is named, how further files are read so that their
 features are those of the training file, what a signal does, and what is shown. Not decided here:
@@ -12,7 +12,6 @@ import dataclasses
 import logging
 import os
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from fm.catalogue.finding import continued
+from fm.cli.interrupts import interruptible
 from fm.cli.options import (
     EXIT_INTERRUPTED,
     Parser,
@@ -37,7 +36,10 @@ from fm.cli.options import (
 from fm.config import Parameter, TrainConfig, parameters
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
-from fm.model.model import FILE_NAME, Model, load
+from fm.model.file import FILE_NAME
+from fm.model.load import load
+from fm.model.model import Model
+from fm.reading.finding_items import continued
 from fm.recipes import OPTIMIZERS
 from fm.tasks import CLASSIFIER, REGRESSOR, TASKS, Task
 from fm.training.checkpoint import is_checkpoint
@@ -532,34 +534,3 @@ def _log_level(*, quiet: bool) -> Iterator[None]:
     finally:
         log.removeFilter(wanted)
         log.setLevel(level)
-
-
-# -- signals ---------------------------------------------------------------------------------------
-
-
-class Interrupted:
-    """Whether a signal came that asks the program to end."""
-
-    is_set = False
-
-
-@contextmanager
-def interruptible() -> Iterator[Interrupted]:
-    """Treat SIGTERM like Ctrl-C: training ends and keeps the best model so far; remember it."""
-    state = Interrupted()
-
-    def stop(number: int, frame: Any) -> None:
-        state.is_set = True
-        raise KeyboardInterrupt
-
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            before[number] = signal.signal(number, stop)
-        except ValueError:  # not in the main thread
-            break
-    try:
-        yield state
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

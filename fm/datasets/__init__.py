@@ -1,1 +1,1 @@
-"""The data set of the demo, with its attribution in food-world-cup.md."""
+"""Data that come with the package."""

@@ -1,4 +1,4 @@
-"""choosing: a table -> the columns to learn from, their kinds and their values. Floor 1.
+"""choosing: a table -> the columns to learn from, their kinds and their values.
 
 Decided here: what is used unless the caller says it, and what a column learns from the table: its
 values, or mean and standard deviation. Not decided here: what a column makes of its cells

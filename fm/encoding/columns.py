@@ -1,4 +1,4 @@
-"""Columns: what the cells of one column become, and back. Floor 1.
+"""Columns: what the cells of one column become, and back.
 
 Decided here: the features of each kind of column (the table in ``fm.encoding.encoder``), and how a
 column is kept in a model. Not decided here: what a cell means (``fm.formats.cells``), which columns

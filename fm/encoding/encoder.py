@@ -2,7 +2,7 @@
 
 Decided here: which feature numbers the columns of a row become, and back. Not decided here: how
 bytes become columns (``fm.formats.tables``), what a cell means and when it is missing
-(``fm.formats.cells``), which column is the target (``fm.read``). Floor 1.
+(``fm.formats.cells``), which column is the target (``fm.read``).
 
 Every column is one **field**, and the features of a field are consecutive:
 

@@ -1,4 +1,4 @@
-"""How well a model ranks: its lists for a test, beside those of two simple recommenders. Floor 2.
+"""How well a model ranks: its lists for a test, beside those of two simple recommenders.
 
 Decided here: which items a list is made of, which of them are relevant, and what the model is
 compared with. Not decided here: what a figure means (``fm.measures.rankings``), which rows are kept

@@ -1,4 +1,4 @@
-"""Splits: which rows to train on, and which to keep for the test. Floor 1.
+"""Splits: which rows to train on, and which to keep for the test.
 
 Decided here: the three usual ways to hold rows out for judging recommendations. Not decided here:
 how they are judged (``fm.evaluating.rankings``). Nothing here looks at the rows themselves: users

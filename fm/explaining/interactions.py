@@ -1,4 +1,4 @@
-"""Interactions: which pairs of features, and of fields, move the scores of some rows most. Floor 2.
+"""Interactions: which pairs of features, and of fields, move the scores of some rows most.
 
 Decided here: what "strongest" means, and that only pairs count that occur together in a row: of all
 pairs of a million features nobody could see any, and most of them never meet. Not decided here: the
@@ -19,9 +19,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm.errors import ConfigError, DataError
+from fm.scoring.formula import inner
 
 if TYPE_CHECKING:
-    from fm.model.model import Model
+    from fm.scoring.machine import FactorizationMachine
 
 _PAIRS = 1 << 22  # that are looked at together: some 100 MB
 _FLOATS = 1 << 22  # of the vectors of pairs that are multiplied together
@@ -68,12 +69,14 @@ class FieldInteractions(NamedTuple):
     linear: np.ndarray
 
 
-def interactions(model: Model, data: Any, k: int = 20, *, min_count: int = 1) -> list[Interaction]:
+def interactions(
+    model: FactorizationMachine, data: Any, k: int = 20, *, min_count: int = 1
+) -> list[Interaction]:
     """Return the `k` pairs of features with the largest mean contributions, by size.
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     data : anything that ``Model.as_dataset`` takes
         The rows in which pairs are looked for.
     k : int
@@ -113,7 +116,7 @@ def interactions(model: Model, data: Any, k: int = 20, *, min_count: int = 1) ->
     ]
 
 
-def field_interactions(model: Model, data: Any) -> FieldInteractions:
+def field_interactions(model: FactorizationMachine, data: Any) -> FieldInteractions:
     """Return how much each pair of fields, and each field alone, moves the scores of some rows.
 
     Parameters are those of :func:`interactions`.
@@ -150,7 +153,7 @@ def field_interactions(model: Model, data: Any) -> FieldInteractions:
     return FieldInteractions(names, matrix, linear)
 
 
-def _rows(model: Model, data: Any) -> sp.csr_matrix:
+def _rows(model: FactorizationMachine, data: Any) -> sp.csr_matrix:
     X = model.as_dataset(data).X
     return sp.csr_matrix((X.data.astype(np.float64), X.indices, X.indptr), shape=X.shape)
 
@@ -227,7 +230,7 @@ def _products(V: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarra
     step = max(1, _FLOATS // V.shape[1])
     for start in range(0, len(first), step):
         a, b = (V[of[start : start + step]].astype(np.float64) for of in (first, second))
-        result[start : start + step] = np.einsum("ij,ij->i", a, b)
+        result[start : start + step] = inner(a, b)
     return result
 
 

@@ -1,4 +1,4 @@
-"""Pictures: which fields a model combines, and what one score is made of. Floor 4.
+"""Pictures: which fields a model combines, and what one score is made of.
 
 Decided here: how they are drawn. Not decided here: the figures (``fm.explaining.interactions``,
 ``fm.explaining.terms``). Needs matplotlib: ``pip install fm[plots]``.
@@ -19,18 +19,20 @@ from fm.formats.storage import atomic_output
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from fm.model.model import Model
+    from fm.scoring.machine import FactorizationMachine
 
 _BARS = 15
 _WIDTH = 40  # characters of a name
 
 
-def heat_map(model: Model, data: Any, *, save: str | os.PathLike[str] | None = None) -> Figure:
+def heat_map(
+    model: FactorizationMachine, data: Any, *, save: str | os.PathLike[str] | None = None
+) -> Figure:
     """Draw how much each pair of fields moves the scores of some rows, and return the figure.
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     data : anything that ``Model.as_dataset`` takes
     save : path, optional
         Where to write the picture; its ending says the format: .png, .svg, .pdf.
@@ -65,12 +67,14 @@ def heat_map(model: Model, data: Any, *, save: str | os.PathLike[str] | None = N
     return _saved(figure, save)
 
 
-def bars(model: Model, row: Any, *, save: str | os.PathLike[str] | None = None) -> Figure:
+def bars(
+    model: FactorizationMachine, row: Any, *, save: str | os.PathLike[str] | None = None
+) -> Figure:
     """Draw what the score of one row is made of, largest terms first, and return the figure.
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     row : mapping, (indices, values), or one row; or an Explanation
         See :func:`fm.explaining.terms.explain`.
     save : path, optional

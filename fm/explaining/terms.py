@@ -2,11 +2,11 @@
 
 Decided here: how a score is split. Not decided here: which pairs matter in many rows
 (``fm.explaining.interactions``), how it is drawn (``fm.explaining.pictures``), how rows become
-features (``fm.encoding.encoder``). Floor 2.
+features (``fm.encoding.encoder``).
 
 A score is the sum of its terms (Rendle 2010, equation 1): the bias ``w0``, ``w_i x_i`` of each
 entry of the row, and ``<v_i, v_j> x_i x_j`` of each pair of entries. :func:`explain` shows the
-terms of one row. They add up to the score, in float64; :meth:`fm.model.model.Model.scores` rounds
+terms of one row. They add up to the score, in float64; :meth:`fm.Model.scores` rounds
 the same sum to float32.
 
 A row of m entries has m (m - 1) / 2 pairs. Sums over them are had without the pairs, from the sums
@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from fm.data.dataset import sparse_row
 from fm.errors import ConfigError, DataError
+from fm.scoring.formula import inner
+from fm.sparse import sparse_row
 
 if TYPE_CHECKING:
-    from fm.model.model import Model
+    from fm.scoring.machine import FactorizationMachine
 
 MAX_FIELDS = 200  # more rows and columns nobody reads, and the matrix grows with their square
 _OWN = 2**31  # a feature without a field is a field of its own, of number _OWN + feature
@@ -156,12 +157,12 @@ def one_line(name: str, width: int) -> str:
     return name if len(name) <= width else name[: width - 1] + "…"
 
 
-def explain(model: Model, row: Any, *, pairs: int = 20) -> Explanation:
+def explain(model: FactorizationMachine, row: Any, *, pairs: int = 20) -> Explanation:
     """Return what the score of one row is made of.
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     row : mapping, (indices, values), or anything of one row that ``Model.as_dataset`` takes
         A mapping of columns goes through the model's encoder, where columns left out are unknown,
         also those of a known user (``recommend`` fills these in). Values may be None: 1 each. A
@@ -217,7 +218,7 @@ def explain(model: Model, row: Any, *, pairs: int = 20) -> Explanation:
     )
 
 
-def _one_row(model: Model, row: Any) -> sp.csr_matrix:
+def _one_row(model: FactorizationMachine, row: Any) -> sp.csr_matrix:
     if isinstance(row, Mapping):
         row = [row]
     elif isinstance(row, tuple) and len(row) == 2:
@@ -229,7 +230,7 @@ def _one_row(model: Model, row: Any) -> sp.csr_matrix:
     return X
 
 
-def _field_keys(model: Model, features: np.ndarray) -> np.ndarray:
+def _field_keys(model: FactorizationMachine, features: np.ndarray) -> np.ndarray:
     """Return the number of each feature's field; _OWN + feature where there is none."""
     own = features.astype(np.int64) + _OWN
     if model.fields is None:
@@ -238,7 +239,7 @@ def _field_keys(model: Model, features: np.ndarray) -> np.ndarray:
     return np.where(fields >= 0, fields, own)
 
 
-def _field_name(model: Model, key: int) -> str:
+def _field_name(model: FactorizationMachine, key: int) -> str:
     if key >= _OWN:
         return model.feature_name(key - _OWN)
     name = model.field_names[key] if key < len(model.field_names) else str(key)
@@ -246,7 +247,7 @@ def _field_name(model: Model, key: int) -> str:
 
 
 def _sums_by_field(
-    model: Model, features: np.ndarray, linear: np.ndarray, vectors: np.ndarray
+    model: FactorizationMachine, features: np.ndarray, linear: np.ndarray, vectors: np.ndarray
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Return names and the matrix of Explanation.by_field."""
     keys, group = np.unique(_field_keys(model, features), return_inverse=True)
@@ -263,7 +264,7 @@ def _sums_by_field(
     sums = _sum_rows(vectors, group, len(names))
     products = sums @ sums.T
     # the pairs within a field: 1/2 (|sum of z|^2 - sum of |z|^2), Rendle 2010, lemma 3.1
-    alone = linear - 0.5 * np.einsum("ij,ij->i", vectors, vectors)
+    alone = linear - 0.5 * inner(vectors, vectors)
     by_field = np.triu(products, 1)
     np.fill_diagonal(
         by_field, 0.5 * products.diagonal() + np.bincount(group, alone, minlength=len(names))
@@ -283,7 +284,7 @@ def _strongest_pairs(vectors: np.ndarray, count: int) -> Pairs:
     By falling norm, block by block. A product is at most that of the norms, so that once enough
     pairs are found, most of the others need not be looked at.
     """
-    norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    norms = np.sqrt(inner(vectors, vectors))
     order = np.argsort(-norms, kind="stable")
     vectors, norms = vectors[order], norms[order]
     best = np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.int64)

@@ -1,4 +1,4 @@
-"""Cells: what one cell of a table means. Floor 1.
+"""Cells: what one cell of a table means.
 
 Decided here: which text or number a cell is, each rule once for a Python value and once for an
 Arrow array. Not decided here: which features it becomes (``fm.encoding.columns``), or how bytes

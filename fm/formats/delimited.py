@@ -1,4 +1,4 @@
-"""Delimited text: CSV, TSV and their kin -> columns. Floor 1.
+"""Delimited text: CSV, TSV and their kin -> columns.
 
 Decided here: how text is cut into cells, and what its columns are called. Not decided here: what a
 cell means (``fm.formats.cells``). Cells therefore stay texts: what ``007`` is does not depend on

@@ -1,4 +1,4 @@
-"""Files and their bytes for the format readers, and the array helpers these share. Floor 1.
+"""Files and their bytes for the format readers, and the array helpers these share.
 
 Decided here: which files of a directory are data, what counts as a gzip file (its first bytes, not
 its name), how far it may expand, and how unknown bytes are called in a message. Not decided here:

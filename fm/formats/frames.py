@@ -1,4 +1,4 @@
-"""Frames: tables in memory -> ``pyarrow.Table``, their names and their places. Floor 1.
+"""Frames: tables in memory -> ``pyarrow.Table``, their names and their places.
 
 Decided here: which frames are taken, which Arrow types a table has, and what a message calls its
 columns and rows: a table remembers where its rows come from, so that a message about row 17 can

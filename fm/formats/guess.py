@@ -1,4 +1,4 @@
-"""guess: the format of a file. Floor 1.
+"""guess: the format of a file.
 
 **Format of a file**, unless given: that of its first bytes (Parquet and RecordIO have a magic
 number), else of its extension (:data:`EXTENSIONS`; ``.gz`` is looked through), else of its first

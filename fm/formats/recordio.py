@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from fm.data.dataset import checked_csr
 from fm.errors import DataError, UnsupportedFormatError
 from fm.formats.files import Growing, content_of, looks_like
 from fm.formats.lockstep import PAD, decode_canonical
@@ -32,6 +31,7 @@ from fm.formats.recordio_writer import (
     write_predictions,
     write_spmatrix_to_sparse_tensor,
 )
+from fm.sparse import checked_csr
 
 __all__ = [
     "Record",

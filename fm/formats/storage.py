@@ -1,7 +1,7 @@
 """Files that fm keeps for itself: written whole or not at all, every bit checked when read.
 
 Decided here: how arrays lie in a file, and that a changed byte is noticed. Not decided here: what
-the arrays mean (``fm.model.model``). Floor 1.
+the arrays mean (``fm.model.file``).
 
 The file is a `safetensors <https://github.com/huggingface/safetensors>`_ file::
 

@@ -27,9 +27,9 @@ import numpy as np
 import orjson
 import scipy.sparse as sp
 
-from fm.data.dataset import checked_csr
 from fm.errors import ConfigError, DataError, UnsupportedFormatError
 from fm.formats.files import Growing, column_of, content_of, looks_like, ragged
+from fm.sparse import checked_csr
 
 MAX_INDEX = 2**31 - 2  # column numbers are int32
 

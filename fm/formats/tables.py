@@ -1,4 +1,4 @@
-"""Tables: files and frames -> columns (``pyarrow.Table``), and columns -> files. Floor 1.
+"""Tables: files and frames -> columns (``pyarrow.Table``), and columns -> files.
 
 Decided here: what the files of a directory share, and how Parquet is read. Not decided here: how
 text is cut into cells (``fm.formats.delimited``), which frames are taken (``fm.formats.frames``),

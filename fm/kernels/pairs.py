@@ -17,7 +17,7 @@ them. The derivatives of d are::
     by v_j of an item        x_j (s_c + s_p - x_j v_j), likewise
 
 Decided here: the losses of d and the step. Not decided here: which negatives
-(``fm.kernels.negatives``). Floor 0.
+(``fm.kernels.negatives``).
 
 References
 ----------

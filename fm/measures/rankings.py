@@ -1,4 +1,4 @@
-"""The figures by which ranked lists are judged, in plain numpy. Floor 0.
+"""The figures by which ranked lists are judged, in plain numpy.
 
 Decided here: what each figure means. Not decided here: which items stand in a list, and what counts
 as relevant (``fm.evaluating.rankings``).

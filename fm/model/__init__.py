@@ -1,1 +1,1 @@
-"""The model, its score and its file."""
+"""A trained model: what people ask of it, and its files."""

@@ -4,14 +4,8 @@
 texts), ``symbol.json`` (an MXNet graph; its last node tells the task) and ``params`` (the arrays).
 No MXNet is needed; nothing is unpacked to the disk and nothing in the file is executed.
 
-The layout of ``params``, little endian (MXNet 1.x, ``src/ndarray/ndarray.cc``)::
-
-    u64 0x112, u64 0, u64 n, n arrays, u64 n, n names (u64 length, bytes: "arg:v")
-    array    u32 magic, then for V2 and V3: i32 storage type, [shape of the stored rows,] shape
-             then i32 device, i32 its number, i32 dtype, [i32 dtype and shape of the row numbers,]
-             the items, [the row numbers]
-    shape    u32 ndim (V3: i32), i64 each; before V1: the magic is ndim, then u32 each
-    storage  0 dense, 1 row_sparse: only the rows listed are stored, the others are zero
+Decided here: what is in the archive, and what its arrays are. Not decided here: the bytes of
+``params`` (``fm.formats.mxnet``).
 
 Two sets of names are known: ``w0_weight (1,), w1_weight (N, 1), v (N, k)`` of the sparse network,
 and ``Linear_Plus_Bias_bias (1,), Linear_Plus_Bias_weight (1, N), v (k, N)`` of the dense one.
@@ -22,7 +16,6 @@ from __future__ import annotations
 import gzip
 import io
 import logging
-import math
 import os
 import re
 import struct
@@ -39,16 +32,14 @@ import orjson
 
 from fm.config import TrainConfig, parameters
 from fm.errors import ConfigError, FMError, ModelFileError
+from fm.formats.mxnet import read_arrays, write_arrays
 from fm.formats.storage import atomic_output
-from fm.model.model import FILE_NAME, Model, read_safetensors
+from fm.model.file import FILE_NAME, read_parts
+from fm.scoring.machine import FactorizationMachine
 from fm.tasks import CLASSIFIER, REGRESSOR
 
 log = logging.getLogger("fm")
 
-_LIST_MAGIC = 0x112
-_V1, _V2, _V3 = 0xF993FAC8, 0xF993FAC9, 0xF993FACA
-_DENSE, _ROW_SPARSE = 0, 1
-_DTYPES = {0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8", 7: "?"}
 _OUTPUTS = {"LinearRegressionOutput": REGRESSOR, "LogisticRegressionOutput": CLASSIFIER}
 _ARTIFACT_NAME = "model_algo-1"
 # What damaged or hostile bytes make gzip, tarfile, zipfile and struct raise.
@@ -67,8 +58,8 @@ _DAMAGED = (
 )
 
 
-def read_artifact(path: str | os.PathLike[str]) -> Model:
-    """Return the model in ``model.tar.gz``, or in the ``model_algo-1`` that it holds.
+def read_artifact(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the parts of the model in ``model.tar.gz``, or in the ``model_algo-1`` that it holds.
 
     A ``model.tar.gz`` that holds our own ``model.safetensors`` is read too. Hyperparameters that
     mean nothing here are left out, with a warning in the log.
@@ -80,11 +71,12 @@ def read_artifact(path: str | os.PathLike[str]) -> Model:
 
     Examples
     --------
+    >>> from fm import Model
     >>> model = Model(1.0, [0.5, 0.25], [[2.0], [1.0]], TrainConfig(num_factors=1))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = write_artifact(model, Path(folder, "model.tar.gz"))
-    ...     read_artifact(file).score_row([0, 1])
-    3.75
+    ...     read_artifact(file)["w"].tolist()
+    [0.5, 0.25]
     """
     source = str(path)
     try:
@@ -102,7 +94,7 @@ def read_artifact(path: str | os.PathLike[str]) -> Model:
         ) from err
 
 
-def write_artifact(model: Model, path: str | os.PathLike[str]) -> Path:
+def write_artifact(model: FactorizationMachine, path: str | os.PathLike[str]) -> Path:
     """Write the model as the built-in algorithm would, and return the path.
 
     A path that ends in ``.gz`` becomes the archive, any other the ``model_algo-1`` itself. The
@@ -115,6 +107,7 @@ def write_artifact(model: Model, path: str | os.PathLike[str]) -> Path:
 
     Examples
     --------
+    >>> from fm import Model
     >>> model = Model(1.0, [0.5, 0.25], [[2.0], [1.0]], TrainConfig(num_factors=1))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_artifact(model, Path(folder, "model_algo-1")).stat().st_size > 0
@@ -126,10 +119,12 @@ def write_artifact(model: Model, path: str | os.PathLike[str]) -> Path:
             f"predictor_type: expected {' or '.join(_OUTPUTS.values())}, as the built-in algorithm "
             f"has them, found {model.config.predictor_type}; keep the model in fm's own file"
         )
+    w0, w = np.array([model.w0]), model.w.reshape(-1, 1)
+    arrays = {"w0_weight": w0, "w1_weight": w, "v": model.V}
     members = {
         "meta.json": orjson.dumps(_meta(model)),
         "symbol.json": orjson.dumps(_symbol(model), option=orjson.OPT_INDENT_2),
-        "params": _params(model),
+        "params": write_arrays(arrays),
     }
     with atomic_output(path) as file:
         if path.suffix != ".gz":
@@ -170,7 +165,7 @@ class _Bounded:
         return bytes(self.file.read(size))
 
 
-def _read_tar(stream: _Bounded) -> Model:
+def _read_tar(stream: _Bounded) -> dict[str, Any]:
     """Read the first model of a tar stream; names in it are compared, never used as paths."""
     found = []
     with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r|") as archive:
@@ -187,14 +182,14 @@ def _read_tar(stream: _Bounded) -> Model:
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder, FILE_NAME)
                 file.write_bytes(content)
-                return read_safetensors(file, source=FILE_NAME)
+                return read_parts(file, source=FILE_NAME)
     raise ModelFileError(
         f"expected {_ARTIFACT_NAME} or {FILE_NAME} in the archive, found "
         f"{', '.join(found[:5]) or 'nothing'}"
     )
 
 
-def _read_zip(file: BinaryIO, most: int) -> Model:
+def _read_zip(file: BinaryIO, most: int) -> dict[str, Any]:
     with zipfile.ZipFile(file) as archive:
         members = {info.filename: info for info in archive.infolist()}
         if "params" not in members:
@@ -213,7 +208,8 @@ def _read_zip(file: BinaryIO, most: int) -> Model:
     given = meta.get("training_parameters", {})
     if not isinstance(given, dict):
         raise ModelFileError("meta.json: expected an object under training_parameters")
-    return _to_model(_read_params(content["params"]), _config(given, symbol))
+    params = content["params"]
+    return _to_parts(read_arrays(params, _most(len(params))), _config(given, symbol))
 
 
 def _write_zip(file: BinaryIO, members: Mapping[str, bytes]) -> None:
@@ -269,7 +265,7 @@ def _task_of(symbol: Mapping[str, Any]) -> str:
     )
 
 
-def _meta(model: Model) -> dict[str, Any]:
+def _meta(model: FactorizationMachine) -> dict[str, Any]:
     values = {**model.config.to_dict(), "feature_dim": model.num_features}
     values["num_factors"] = model.num_factors
     texts = {
@@ -287,21 +283,35 @@ def _meta(model: Model) -> dict[str, Any]:
 # -- arrays --------------------------------------------------------------------------------------
 
 
-def _to_model(arrays: Mapping[str, np.ndarray], config: TrainConfig) -> Model:
+def _to_parts(arrays: Mapping[str, np.ndarray], config: TrainConfig) -> dict[str, Any]:
     def first(*names: str) -> np.ndarray | None:
-        return next((arrays[name] for name in names if name in arrays), None)
+        return next((arrays[name].ravel() for name in names if name in arrays), None)
 
+    w = first("w1_weight", "Linear_Plus_Bias_weight")
+    w0 = first("w0_weight", "Linear_Plus_Bias_bias")
+    V = _factors(arrays, config.feature_dim, w)
+    if w0 is not None and w0.size != 1:
+        raise ModelFileError(f"params: expected one bias, found {w0.size} numbers")
+    return {
+        "w0": 0.0 if w0 is None else float(w0[0]),  # use_bias=false, use_linear=false
+        "w": np.zeros(len(V), np.float32) if w is None else w,
+        "V": V,
+        "config": config,
+    }
+
+
+def _factors(
+    arrays: Mapping[str, np.ndarray], num_features: int | None, w: np.ndarray | None
+) -> np.ndarray:
+    """Return the factors, one row for each feature, after checking that the shapes fit."""
     V = arrays.get("v")
     if V is None or V.ndim != 2 or V.size == 0:
         found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         raise ModelFileError(f"params: expected a matrix v, found {found or 'nothing'}")
-    w = first("w1_weight", "Linear_Plus_Bias_weight")
-    w0 = first("w0_weight", "Linear_Plus_Bias_bias")
+    # The dense network's factors are (k, N); where k = N only the names tell.
     dense = any(name.startswith("Linear_Plus_Bias") for name in arrays)
-    num_features = config.feature_dim
     if num_features is None:
         num_features = w.size if w is not None else V.shape[1 if dense else 0]
-    # The dense network's factors are (k, N); where k = N only the names tell.
     if V.shape[0] != num_features or (dense and V.shape[1] == num_features):
         V = V.T
     if V.shape[0] != num_features or (w is not None and w.size != num_features):
@@ -309,151 +319,10 @@ def _to_model(arrays: Mapping[str, np.ndarray], config: TrainConfig) -> Model:
             f"params: expected factors and weights of {num_features} features, found v of shape "
             f"{arrays['v'].shape} and weights of shape {None if w is None else w.shape}"
         )
-    if w0 is not None and w0.size != 1:
-        raise ModelFileError(f"params: expected one bias, found an array of shape {w0.shape}")
-    return Model(
-        w0=0.0 if w0 is None else float(w0.ravel()[0]),  # use_bias=false, use_linear=false
-        w=np.zeros(num_features, np.float32) if w is None else w.ravel(),
-        V=V,
-        config=config,
-    )
+    return V
 
 
-class _Bytes:
-    """The bytes of ``params``, read from front to back within their bounds."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
-
-    def number(self, kind: str) -> int:
-        size = struct.calcsize(f"<{kind}")
-        if size > len(self.data) - self.at:
-            raise ModelFileError(
-                f"params: ends at byte {len(self.data)}, in the middle of a number"
-            )
-        (value,) = struct.unpack_from(f"<{kind}", self.data, self.at)
-        self.at += size
-        return int(value)
-
-    def items(self, dtype: int, shape: tuple[int, ...]) -> np.ndarray:
-        if dtype not in _DTYPES:
-            raise ModelFileError(f"params byte {self.at}: expected a dtype 0 to 7, found {dtype}")
-        kind, count = np.dtype(_DTYPES[dtype]), math.prod(shape)
-        if count * kind.itemsize > len(self.data) - self.at:
-            raise ModelFileError(
-                f"params byte {self.at}: expected {count} numbers of {kind.itemsize} bytes, found "
-                f"{len(self.data) - self.at} bytes; the file is cut off"
-            )
-        array = np.frombuffer(self.data, kind, count, self.at).reshape(shape)
-        self.at += array.nbytes
-        return array
-
-    def shape(self, magic: int) -> tuple[int, ...] | None:
-        """Return a shape, or None for an array that was never filled."""
-        legacy = magic not in (_V1, _V2, _V3)
-        ndim = magic if legacy else self.number("i" if magic == _V3 else "I")
-        if ndim == (-1 if magic == _V3 else 0):
-            return None
-        if not 0 <= ndim <= 8:
-            raise ModelFileError(
-                f"params byte {self.at}: not an array of MXNet ({ndim} dimensions)"
-            )
-        shape = tuple(self.number("I" if legacy else "q") for _ in range(ndim))
-        if min(shape, default=0) < 0:
-            raise ModelFileError(f"params byte {self.at}: expected a shape, found {shape}")
-        return shape
-
-
-def _read_params(data: bytes) -> dict[str, np.ndarray]:
-    """Return name -> array of an MXNet NDArray list."""
-    stream = _Bytes(data)
-    magic, _, count = (stream.number("Q") for _ in range(3))
-    if magic != _LIST_MAGIC:
-        raise ModelFileError(f"params: expected magic number 0x112, found {magic:#x}")
-    if count > 1000:
-        raise ModelFileError(f"params: expected a handful of arrays, found {count}")
-    arrays = [_read_array(stream) for _ in range(count)]
-    if (found := stream.number("Q")) != count:
-        raise ModelFileError(f"params: expected {count} names of arrays, found {found}")
-    names = []
-    for _ in range(count):
-        name = stream.items(3, (stream.number("Q"),)).tobytes().decode("utf-8", "replace")
-        names.append(name.removeprefix("arg:"))
-    if stream.at != len(data):
-        raise ModelFileError(
-            f"params: expected the end at byte {stream.at}, found {len(data)} bytes"
-        )
-    return dict(zip(names, arrays, strict=True))
-
-
-def _read_array(stream: _Bytes) -> np.ndarray:
-    magic = stream.number("I")
-    storage = stream.number("i") if magic in (_V2, _V3) else _DENSE
-    if storage not in (_DENSE, _ROW_SPARSE):
-        raise ModelFileError(
-            f"params byte {stream.at}: expected storage 0 (dense) or 1 (rows), found {storage}"
-        )
-    stored = stream.shape(magic) if storage == _ROW_SPARSE else None
-    shape = stream.shape(magic)
-    if shape is None:
-        return np.zeros(0, np.float32)
-    stream.number("q")  # where it was: device and its number
-    dtype = stream.number("i")
-    if storage == _DENSE:
-        return stream.items(dtype, shape)
-    row_dtype, rows_shape = stream.number("i"), stream.shape(magic)
-    values = stream.items(dtype, stored or ())
-    rows = stream.items(row_dtype, rows_shape or ())
-    return _expanded(values, rows, shape, _most(len(stream.data)))
-
-
-def _expanded(
-    values: np.ndarray, rows: np.ndarray, shape: tuple[int, ...], most: int
-) -> np.ndarray:
-    """Return a row_sparse array with its zeros."""
-    if values.shape != (rows.size, *shape[1:]) or rows.ndim != 1 or rows.dtype.kind != "i":
-        raise ModelFileError(
-            f"params: a row_sparse array of shape {shape} does not fit its stored rows "
-            f"{values.shape} and row numbers {rows.shape}"
-        )
-    if rows.size and (rows.min() < 0 or rows.max() >= shape[0] or np.diff(rows).min(initial=1) < 1):
-        raise ModelFileError(
-            f"params: the row numbers of a row_sparse array of shape {shape} are "
-            "not ascending in its range"
-        )
-    if values.itemsize * math.prod(shape) > most:
-        raise ModelFileError(
-            f"params: an array of shape {shape} unpacks to more than 100 times the size of the file"
-        )
-    array = np.zeros(shape, values.dtype)
-    array[rows] = values
-    return array
-
-
-def _params(model: Model) -> bytes:
-    arrays = {
-        "w0_weight": np.array([model.w0], "<f4"),
-        "w1_weight": model.w.reshape(-1, 1),
-        "v": model.V,
-    }
-    parts = [struct.pack("<QQQ", _LIST_MAGIC, 0, len(arrays))]
-    for name, array in arrays.items():
-        shape = struct.pack(f"<I{array.ndim}q", array.ndim, *array.shape)
-        cpu_float32 = struct.pack("<iii", 1, 0, 0)
-        items = np.ascontiguousarray(array, "<f4").tobytes()
-        if name == "w0_weight":
-            parts += [struct.pack("<Ii", _V2, _DENSE), shape, cpu_float32, items]
-        else:
-            rows = struct.pack("<iIq", 6, 1, len(array))
-            parts += [struct.pack("<Ii", _V2, _ROW_SPARSE), shape, shape, cpu_float32, rows, items]
-            parts.append(np.arange(len(array), dtype="<i8").tobytes())
-    parts.append(struct.pack("<Q", len(arrays)))
-    for name in arrays:
-        parts += [struct.pack("<Q", len(name) + 4), f"arg:{name}".encode()]
-    return b"".join(parts)
-
-
-def _symbol(model: Model) -> dict[str, Any]:
+def _symbol(model: FactorizationMachine) -> dict[str, Any]:
     """Return the graph of the score as MXNet writes it: (operator, name, attributes, inputs)."""
     n, k = model.num_features, model.num_factors
     output = next(op for op, task in _OUTPUTS.items() if task == model.config.predictor_type)

@@ -1,4 +1,4 @@
-"""features: files of feature numbers (libsvm, libffm, RecordIO) -> Dataset. Floor 1.
+"""features: files of feature numbers (libsvm, libffm, RecordIO) -> Dataset.
 
 Decided here: what the files of a directory share: whether features are counted from 0 or from 1,
 how many there are, and their fields. Not decided here: how bytes are read (``fm.formats.svmlight``,

@@ -1,4 +1,4 @@
-"""read: data of any kind and place -> Dataset. Floor 1.
+"""read: data of any kind and place -> Dataset.
 
 Decided here: which reader a source gets, and which column is the target. Not decided here: what
 format a file has (``fm.formats.guess``), how bytes are read (``fm.formats``), what columns become
@@ -106,7 +106,8 @@ def read(
         Whether to refuse data without targets.
     user, item : str, optional
         The columns of users and items, for recommending: names, or ranges of features such as
-        "0:943" and "943:2625". Not given: columns with such names (see ``fm.catalogue.finding``).
+        "0:943" and "943:2625". Not given: columns with such names (see
+        ``fm.reading.finding_items``).
     item_columns : name or sequence of them, optional
         The columns that describe an item, such as genres. Not given: found in the data.
     keep_seen : bool
@@ -170,7 +171,7 @@ def read(
 def _with_catalogue(data: Dataset, user: Any, item: Any, columns: Any, keep_seen: bool) -> Dataset:
     if user is None and item is None and columns is None and data.encoder is None:
         return data  # nothing that a name could be guessed from
-    from fm.catalogue.finding import catalogue_of
+    from fm.reading.finding_items import catalogue_of
 
     made = catalogue_of(data, item=item, user=user, item_columns=columns, keep_seen=keep_seen)
     return data if made is None else dataclasses.replace(data, catalogue=made)

@@ -1,4 +1,4 @@
-"""Contexts: who or what is recommended for -> rows of features without an item. Floor 2.
+"""Contexts: who or what is recommended for -> rows of features without an item.
 
 Decided here: what a context may be given as, and whose it is. Not decided here: what is recommended
 (``fm.recommending.recommender``).
@@ -24,14 +24,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue.catalogue import Catalogue, FeatureIds, csr_of_entries
-from fm.data.dataset import Dataset, checked_csr
+from fm.catalogue.catalogue import Catalogue
+from fm.catalogue.fields import FeatureIds
+from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.formats.cells import text_of
 from fm.formats.files import ragged
+from fm.sparse import checked_csr, csr_of_entries
 
 if TYPE_CHECKING:
-    from fm.model.model import Model
+    from fm.scoring.machine import FactorizationMachine
 
 
 def listed(values: Any) -> Any:
@@ -66,7 +68,7 @@ class Contexts:
     [1, -1]
     """
 
-    def __init__(self, model: Model, catalogue: Catalogue) -> None:
+    def __init__(self, model: FactorizationMachine, catalogue: Catalogue) -> None:
         self.model = model
         self.catalogue = catalogue
 

@@ -1,4 +1,4 @@
-"""A longer model: a new user or item becomes one that the model knows. Floor 2.
+"""A longer model: a new user or item becomes one that the model knows.
 
 Decided here: where the new feature stands, and what else of the model moves. Not decided here: what
 is learnt of it (``fm.recommending.folding``).
@@ -8,30 +8,33 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue.catalogue import FIELD_RANGE, without
+from fm.catalogue.fields import FIELD_RANGE
 from fm.errors import ConfigError, DataError
 from fm.recommending.folding import Folded
+from fm.sparse import without
 
 if TYPE_CHECKING:
     from fm.catalogue.catalogue import Catalogue
     from fm.encoding.columns import Categorical
     from fm.encoding.encoder import Encoder
-    from fm.model.model import Model
+    from fm.scoring.machine import FactorizationMachine
+
+M = TypeVar("M", bound="FactorizationMachine")
 
 
 def with_feature(
-    model: Model,
+    model: M,
     folded: Folded,
     name: Any,
     *,
     item_row: sp.csr_matrix | None = None,
     seen: Iterable[Any] = (),
-) -> Model:
+) -> M:
     """Return a model that knows a new value as what was learnt of it.
 
     The feature becomes the last of its field, and the features behind it move up by one; where the
@@ -39,7 +42,7 @@ def with_feature(
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     folded : Folded
         What :func:`fold_in` returned.
     name : str or number
@@ -95,7 +98,7 @@ def with_feature(
     return dataclasses.replace(changed, catalogue=catalogue)
 
 
-def _extended(model: Model, field: str, name: Any) -> tuple[int, Any]:
+def _extended(model: FactorizationMachine, field: str, name: Any) -> tuple[int, Any]:
     """Return the number of the new feature, and an encoder with it."""
     from fm.encoding.columns import Numeric, Vocabulary
     from fm.encoding.encoder import Encoder
@@ -152,7 +155,7 @@ def _catalogue_with(
     met: np.ndarray,
 ) -> Catalogue:
     """Return the catalogue of a model that got feature `at` of a field."""
-    from fm.catalogue.catalogue import FeatureIds
+    from fm.catalogue.fields import FeatureIds
 
     n, seen, name = old.items.shape[1] + 1, old.seen, field
     users = None if old.users is None else _moved(old.users, at)

@@ -2,7 +2,7 @@
 
 Decided here: how a new feature's weight and factors are found while all else stays as it is, and
 how the feature becomes part of a model. Not decided here: what is then recommended
-(``fm.recommending.recommender``). Floor 2: numpy and scipy only.
+(``fm.recommending.recommender``). Only numpy and scipy are used.
 
 A new feature of value 1, with weight w and factors v, changes the score of a row x to (Rendle 2010,
 equation 1)
@@ -44,13 +44,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue.catalogue import FIELD_RANGE, without
+from fm.catalogue.fields import FIELD_RANGE
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
+from fm.sparse import without
 
 if TYPE_CHECKING:
     from fm.catalogue.catalogue import Catalogue
-    from fm.model.model import Model
+    from fm.scoring.machine import FactorizationMachine
 
 SPREAD = 1.5  # chosen on ml-latest-small, ml-1m and jester; 1 to 2 differ by less than 1%
 MAX_OTHERS = 2000
@@ -71,7 +72,7 @@ class Folding:
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     field : str
         The field (column) that gets a new value, or a range of features ``"first:end"`` where the
         model knows no fields (the end is not in it).
@@ -99,7 +100,7 @@ class Folding:
 
     def __init__(
         self,
-        model: Model,
+        model: FactorizationMachine,
         field: str,
         *,
         noise: float | None = None,
@@ -220,7 +221,9 @@ class Folding:
         return _design(vectors + shared), offsets, np.zeros(len(keys)), weights
 
 
-def fold_in(model: Model, X: Any, y: Any, field: str, *, weight: Any = None) -> Folded:
+def fold_in(
+    model: FactorizationMachine, X: Any, y: Any, field: str, *, weight: Any = None
+) -> Folded:
     """Return weight and factors of a new value of a field, learnt from a few rows.
 
     The model stays as it is, and so do its files; :func:`with_feature` makes one that knows the
@@ -228,7 +231,7 @@ def fold_in(model: Model, X: Any, y: Any, field: str, *, weight: Any = None) -> 
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     X : csr_matrix or what Model.as_dataset reads
         Rows of the new user or item. Their entries in `field` do not count. No rows: the mean of
         the trained values. Repeated rows count each time.
@@ -264,13 +267,13 @@ def fold_in(model: Model, X: Any, y: Any, field: str, *, weight: Any = None) -> 
 
 
 def ratings_rows(
-    model: Model, catalogue: Catalogue, context: Any, ratings: Mapping[Any, Any]
+    model: FactorizationMachine, catalogue: Catalogue, context: Any, ratings: Mapping[Any, Any]
 ) -> tuple[sp.csr_matrix, np.ndarray]:
     """Return (X, y) for :func:`fold_in`: one row for each rating of one person.
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     catalogue : Catalogue
     context : mapping, csr_matrix of one row, or None
         Columns of the person (and the hour, ...); what belongs to the item side does not count.
@@ -312,7 +315,7 @@ def ratings_rows(
 
 
 def fold_ratings(
-    model: Model,
+    model: FactorizationMachine,
     catalogue: Catalogue,
     context: Any,
     ratings: Mapping[Any, Any] | None = None,
@@ -322,7 +325,7 @@ def fold_ratings(
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     catalogue : Catalogue
     context : mapping, csr_matrix of one row, or None
         See :func:`ratings_rows`.
@@ -363,7 +366,7 @@ def fold_ratings(
 # -- parts -----------------------------------------------------------------------------------------
 
 
-def _features(model: Model, field: str) -> np.ndarray:
+def _features(model: FactorizationMachine, field: str) -> np.ndarray:
     match = FIELD_RANGE.fullmatch(field) if isinstance(field, str) else None
     if match is None or field in model.field_names:
         return model.feature_indices(field)
@@ -375,7 +378,9 @@ def _features(model: Model, field: str) -> np.ndarray:
     return np.arange(first, end)
 
 
-def _prior(model: Model, field: str, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _prior(
+    model: FactorizationMachine, field: str, features: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and covariance of [w, v] over the trained features of a field."""
     if model.encoder is not None and field in model.encoder.field_names:
         column = model.encoder.columns[model.encoder.field_names.index(field)]
@@ -398,7 +403,7 @@ def _prior(model: Model, field: str, features: np.ndarray) -> tuple[np.ndarray, 
     return mean, SPREAD * covariance
 
 
-def _noise(model: Model) -> float:
+def _noise(model: FactorizationMachine) -> float:
     """Return the variance of targets around scores: of held-out rows, else of training rows."""
     metrics = model.metrics
     for noise in (metrics.get("mse"), 2 * metrics.get("loss", math.nan)):  # loss is half of it

@@ -2,7 +2,7 @@
 
 Decided here: what a context is, which items may be recommended, and what comes back. Not decided
 here: what the items are (``fm.catalogue.catalogue``), how the best are found
-(``fm.recommending.topk``). Floor 2.
+(``fm.recommending.topk``).
 
 A row has two sides, the item's and the context's (see ``fm.catalogue.catalogue``). With, for one
 side, ``s = sum_j x_j v_j``, ``l = sum_j w_j x_j`` and ``q = (|s|^2 - sum_j x_j^2 |v_j|^2) / 2``,
@@ -25,16 +25,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue.catalogue import Catalogue, without
-from fm.data.dataset import all_finite
+from fm.catalogue.catalogue import Catalogue
 from fm.errors import ConfigError, DataError
 from fm.recommending.contexts import Contexts, listed
 from fm.recommending.topk import TopK, top_k
+from fm.scoring.formula import side_terms
+from fm.sparse import all_finite, compacted, without
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from fm.model.model import Model
+    from fm.scoring.machine import FactorizationMachine
 
 BLOCK, _ITEMS = 4096, 1 << 20  # contexts, and items for them, that are best answered together
 SIMILARITIES = ("cosine", "inner")
@@ -133,24 +134,19 @@ class Recommendations(NamedTuple):
         )
 
 
-def side_vectors(model: Model, X: sp.csr_matrix) -> Sides:
+def side_vectors(model: FactorizationMachine, X: sp.csr_matrix) -> Sides:
     """Return vectors and biases of rows that hold one side; the model's own bias is not in it.
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     X : csr_matrix of float32, shape (n, num_features)
     """
-    V, features = model.V, X.indices
+    w, V = model.w, model.V
     if 4 * X.nnz < model.num_features:  # a request does not read the whole model
-        used, features = np.unique(features, return_inverse=True)
-        V = V[used]
-    X2 = sp.csr_matrix((np.square(X.data), features, X.indptr), shape=(X.shape[0], len(V)))
-    with np.errstate(over="ignore", invalid="ignore"):  # whoever uses the scores looks at them
-        vectors = np.ascontiguousarray(X @ model.V)
-        squares = X2 @ np.einsum("ij,ij->i", V, V)
-        pairs = np.float32(0.5) * (np.einsum("ij,ij->i", vectors, vectors) - squares)
-        return Sides(vectors, np.asarray(X @ model.w + pairs, np.float32))
+        used, X = compacted(X)
+        w, V = w[used], V[used]
+    return Sides(*side_terms(X, w, V))
 
 
 class Recommender:
@@ -158,7 +154,7 @@ class Recommender:
 
     Parameters
     ----------
-    model : Model
+    model : FactorizationMachine
     catalogue : Catalogue, optional
         The items; the default is the model's own.
 
@@ -169,7 +165,7 @@ class Recommender:
 
     Examples
     --------
-    >>> from fm.catalogue.finding import catalogue_of
+    >>> from fm.reading.finding_items import catalogue_of
     >>> from fm.config import TrainConfig
     >>> from fm.model.model import Model
     >>> from fm.reading.read import read
@@ -186,9 +182,9 @@ class Recommender:
     ([['B', 'A'], ['B', 'A']], [[6.0, 3.0], [5.0, 3.0]])
     """
 
-    def __init__(self, model: Model, catalogue: Catalogue | None = None) -> None:
+    def __init__(self, model: FactorizationMachine, catalogue: Catalogue | None = None) -> None:
         if catalogue is None:
-            catalogue = getattr(model, "catalogue", None)
+            catalogue = model.catalogue
         if catalogue is None:
             raise ConfigError(
                 "recommend: the model does not know which of its features are items; train it on "

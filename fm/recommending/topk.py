@@ -1,4 +1,4 @@
-"""Top-k: for each vector, the items of highest inner product plus bias; exact. Floor 0.
+"""Top-k: for each vector, the items of highest inner product plus bias; exact.
 
 Decided here: how the best of many scores are found fast, in bounded memory. Not decided here: what
 the vectors are (``fm.recommending.recommender``).

@@ -1,4 +1,4 @@
-"""Exporting: item vectors for other programs and for indexes of nearest neighbours. Floor 2.
+"""Exporting: item vectors for other programs and for indexes of nearest neighbours.
 
 Decided here: which files and indexes there are. Not decided here: what the vectors are
 (``Recommender.item_vectors``).

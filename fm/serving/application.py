@@ -1,4 +1,4 @@
-"""``fm serve``: a model behind HTTP, as SageMaker's hosting and batch transform expect it. Floor 4.
+"""``fm serve``: a model behind HTTP, as SageMaker's hosting and batch transform expect it.
 
 Decided here: paths, statuses, and the order of things: what a request may not have is refused
 before its body is read, and all of a body is checked before anything is computed. Not decided

@@ -2,7 +2,7 @@
 
 Decided here: the forms a body may have, and that every row is checked before anything is computed
 with it; a message names the instance (counted from 1) and what is wrong with it. Nothing here
-knows HTTP servers. Floor 4.
+knows HTTP servers.
 
 ==============  ===================================================================================
 format          rows

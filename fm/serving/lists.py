@@ -3,7 +3,6 @@
 Decided here: the options of such an instance, what is checked of them before anything is computed,
 and that instances which ask for the same are answered together. Not decided here: how contexts
 become rows (``fm.serving.bodies``), and what is recommended (``fm.recommending.recommender``).
-Floor 4.
 
 ==============  ===================================================================================
 option          meaning

@@ -2,7 +2,7 @@
 
 Decided here: which media types there are, how ``Accept`` is understood (RFC 9110, section 12.5.1),
 and the form of an answer in each type, which is that of SageMaker's built-in algorithm. Nothing
-here knows HTTP servers. Floor 4.
+here knows HTTP servers.
 """
 
 from __future__ import annotations

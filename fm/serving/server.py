@@ -1,4 +1,4 @@
-"""The process around the application: gunicorn, its sockets, its logs, its end. Floor 4.
+"""The process around the application: gunicorn, its sockets, its logs, its end.
 
 Decided here: the order in which a server starts and stops.
 
@@ -41,7 +41,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from fm.errors import ConfigError
-from fm.model.model import load
+from fm.model.load import load
 from fm.serving.application import create_app, log, warm_up
 from fm.serving.limits import Limits
 from fm.serving.store import ModelStore

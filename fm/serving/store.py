@@ -1,4 +1,4 @@
-"""Models by name: what a SageMaker multi-model endpoint loads, lists and unloads. Floor 4.
+"""Models by name: what a SageMaker multi-model endpoint loads, lists and unloads.
 
 Decided here: which paths may be opened (those under one directory), how much memory models may
 take, and that a process that takes the place of one that died knows the same models. Models are
@@ -17,7 +17,8 @@ import orjson
 
 from fm.errors import ConfigError, FMError
 from fm.formats.storage import atomic_output
-from fm.model.model import Model, load
+from fm.model.load import load
+from fm.model.model import Model
 from fm.serving import lists as recommending
 from fm.serving.limits import memory
 from fm.serving.media import Refusal

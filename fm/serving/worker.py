@@ -1,4 +1,4 @@
-"""One process of the server: gunicorn's threaded worker, kinder to its clients. Floor 4.
+"""One process of the server: gunicorn's threaded worker, kinder to its clients.
 
 Decided here: who waits where. A client waits in the selector of the process, and costs nothing
 there: before its first request, while a short request arrives, and until it has read the last

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fm.catalogue.finding import continued
 from fm.config import TrainConfig
-from fm.data.dataset import Dataset, all_finite
+from fm.data.dataset import Dataset
 from fm.errors import ConfigError
 from fm.model.model import Model
+from fm.reading.finding_items import continued
+from fm.sparse import all_finite
 from fm.training import fingerprint
 from fm.training.checkpoint import Checkpoint, Marks, checked_path
 from fm.training.checks import (
@@ -67,7 +68,7 @@ def fit(
         held out. The best epoch's parameters are returned.
     init : Model, optional
         Start from this model's parameters (warm start) instead of random ones. Its catalogue goes
-        on, too: see :func:`fm.catalogue.finding.continued`.
+        on, too: see :func:`fm.reading.finding_items.continued`.
     callbacks : sequence of callable
         Called with an :class:`Epoch` after each epoch. A KeyboardInterrupt raised in one, like
         Ctrl-C, ends the training and keeps the best model so far.

@@ -27,12 +27,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm.catalogue.catalogue import Catalogue
-from fm.catalogue.finding import catalogue_of
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.kernels.negatives import Known, known_pairs
 from fm.model.model import Model
+from fm.reading.finding_items import catalogue_of
 
 MOST_SCORES = 1 << 26  # that judging one epoch may take
 REPEATS = 0.1  # from this part of known pairs on, users are taken to meet the same items again

@@ -17,6 +17,8 @@ from fm.catalogue.catalogue import Catalogue
 from fm.data.dataset import Dataset
 from fm.errors import DataError
 from fm.kernels.negatives import Known
+from fm.scoring.formula import side_terms
+from fm.sparse import compacted
 from fm.training.interactions import MOST_SCORES, REPEATS, Interactions
 from fm.training.solvers.solver import Solver
 
@@ -96,8 +98,9 @@ class ListJudge:
         self, catalogue: Catalogue, X: sp.csr_matrix, users: np.ndarray, items: np.ndarray,
         known: Known,
     ) -> None:  # fmt: skip
-        self._items, self._targets = _Compact(catalogue.items), items
-        self._contexts = _Compact(catalogue.contexts(X))
+        # Over the features that occur, so that no others' parameters are copied in each epoch.
+        self._items, self._targets = compacted(catalogue.items), items
+        self._contexts = compacted(catalogue.contexts(X))
         none = np.zeros(0, np.int32)
         met = [
             known.indices[known.indptr[user] : known.indptr[user + 1]] if user >= 0 else none
@@ -115,8 +118,10 @@ class ListJudge:
 
     def ranks(self, w: np.ndarray, V: np.ndarray) -> np.ndarray:
         """Return the rank of each row's item, from 0; items of equal scores share their mean."""
-        vectors, linear = self._items.vectors(w, V, own_pairs=True)
-        contexts, _ = self._contexts.vectors(w, V)
+        used, X = self._items
+        vectors, linear = side_terms(X, w[used], V[used])
+        used, X = self._contexts
+        contexts = X @ V[used]
         ranks = np.empty(self._targets.size)
         block = max(1, (1 << 22) // len(vectors))
         for start in range(0, ranks.size, block):
@@ -130,27 +135,3 @@ class ListJudge:
             above = (scores > own[:, None]).sum(axis=1)
             ranks[start : start + block] = above + ((scores == own[:, None]).sum(axis=1) - 1) / 2
         return ranks
-
-
-class _Compact:
-    """Rows over the features that occur in them, so that no others' parameters are copied."""
-
-    def __init__(self, X: sp.csr_matrix) -> None:
-        self._features, indices = np.unique(X.indices, return_inverse=True)
-        shape = (X.shape[0], max(1, self._features.size))
-        self._X = sp.csr_matrix((X.data, indices.reshape(-1), X.indptr), shape=shape)
-        self._squares = self._X.multiply(self._X).tocsr()
-
-    def vectors(
-        self, w: np.ndarray, V: np.ndarray, *, own_pairs: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return sum_j x_j v_j of each row, and sum_j w_j x_j; with the pairs within the row."""
-        if not self._features.size:
-            rows = self._X.shape[0]
-            return np.zeros((rows, V.shape[1]), np.float32), np.zeros(rows, np.float32)
-        V, w = V[self._features], w[self._features]
-        vectors = self._X @ V
-        linear = self._X @ w
-        if own_pairs:
-            linear = linear + 0.5 * ((vectors**2).sum(axis=1) - (self._squares @ V**2).sum(axis=1))
-        return vectors, linear

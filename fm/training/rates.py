@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from fm.config import TrainConfig
-from fm.data.dataset import Dataset, blocks
+from fm.data.dataset import Dataset
 from fm.recipes import OPTIMIZERS
+from fm.sparse import blocks
 from fm.training.checks import largest
 
 logger = logging.getLogger("fm")

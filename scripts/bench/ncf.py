@@ -30,7 +30,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm import Dataset, TrainConfig, fit
-from fm.catalogue.finding import catalogue_of
+from fm.reading.finding_items import catalogue_of
 
 SETTINGS: dict[str, Any] = {
     "optimizer": "sgd", "ranking_loss": "logistic", "num_negatives": 8, "epochs": 128,

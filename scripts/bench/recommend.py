@@ -31,7 +31,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg.blas import sasum
 
-from fm.catalogue.catalogue import Catalogue, FeatureIds
+from fm.catalogue.catalogue import Catalogue
+from fm.catalogue.fields import FeatureIds
 from fm.config import TrainConfig
 from fm.model.model import Model
 from fm.recommending.recommender import Recommender

@@ -2,13 +2,13 @@
 
 Decided here: which columns describe items and users if nobody says so, and what becomes of a
 catalogue when training goes on with other rows. Not decided here: what a catalogue is
-(``fm.catalogue.catalogue``). Floor 1.
+(``fm.catalogue.catalogue``).
 
-Unless they are named, the columns are found so: the item and the user by the names in
-:data:`fm.catalogue.catalogue.ITEM_NAMES` and :data:`fm.catalogue.catalogue.USER_NAMES`; a column
-describes the item if the rows of an item have the same value in it, and those of a user have not.
-Columns with one value in the rows of each user belong to the user: who asks for user 42 need not
-say how old that user is.
+Columns that nobody names are found as follows. The item and the user are found by the names in
+:data:`fm.catalogue.fields.ITEM_NAMES` and :data:`fm.catalogue.fields.USER_NAMES`. A column
+describes the item if it has the same value in all rows of an item, but not in all rows of a user.
+A column with the same value in all rows of a user describes the user: a request for user 42 need
+not give the user's age.
 """
 
 from __future__ import annotations
@@ -20,23 +20,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import scipy.sparse as sp
 
-from fm.catalogue.catalogue import (
-    FIELD_RANGE,
-    ITEM_NAMES,
-    USER_NAMES,
-    Catalogue,
-    FeatureIds,
-    Field,
-    csr,
-    csr_of_entries,
-    field_of,
-)
+from fm.catalogue.catalogue import Catalogue
+from fm.catalogue.fields import FIELD_RANGE, ITEM_NAMES, USER_NAMES, FeatureIds, Field, field_of
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError
+from fm.sparse import csr, csr_of_entries
 
-_BLOCK = 1 << 18  # rows looked at together
-_ENOUGH = 1000  # rows of groups of two or more, to tell what is alike within a group
-_FEW = 0.01  # part of them that may differ by mistake
+_BLOCK = 1 << 18  # rows that are looked at together
+_ENOUGH = 1000  # rows in groups of two or more: with so many, columns can be compared
+_FEW = 0.01  # share of these rows that may differ by mistake
 
 log = logging.getLogger("fm")
 
@@ -49,14 +41,14 @@ def catalogue_of(
     item_columns: str | Sequence[str] | None = None,
     keep_seen: bool = True,
 ) -> Catalogue | None:
-    """Return the catalogue of training data, or None if no column is known as the item's.
+    """Return the catalogue of training data; None if no column is known to hold the items.
 
     Parameters
     ----------
     data : Dataset
     item, user : str, optional
-        A column, or a range of features ``"first:end"`` (the end is not in it). Not given: see the
-        module. For libffm, the number of the field.
+        A column, or a range of features ``"first:end"`` (without the end); for libffm, the number
+        of the field. Not given: see the module.
     item_columns : name or sequence of them, optional
         The columns that describe an item. Not given: see the module.
     keep_seen : bool
@@ -76,10 +68,8 @@ def catalogue_of(
     >>> catalogue_of(data)
     Catalogue(2 items (film), 2 users (user), 3 pairs seen)
     """
-    by_item, by_user = (
-        field_of(data, "item", item, ITEM_NAMES),
-        field_of(data, "user", user, USER_NAMES),
-    )
+    by_item = field_of(data, "item", item, ITEM_NAMES)
+    by_user = field_of(data, "user", user, USER_NAMES)
     if by_item is None:
         if item_columns:
             raise ConfigError("item_columns: expected item too, the column that they describe")
@@ -93,17 +83,17 @@ def catalogue_of(
 
 
 def continued(old: Catalogue, data: Dataset) -> Dataset:
-    """Return data with the catalogue of a training that goes on with them from another's model.
+    """Return data with the catalogue that they have when training goes on from a model.
 
-    The columns that describe items and users are those of `old`. What the rows say of an item or a
-    user takes the place of what was known; what they do not say stays. Who met what is the union,
-    unless the data were read with ``keep_seen=False`` (and ``item=``, where its name is not a usual
-    one). Data whose catalogue is of another column of items or users keep it: they begin anew.
+    The columns that describe items and users are those of `old`. What the rows say about an item or
+    a user replaces what was known; the rest stays. The pairs seen are those of both, unless the
+    data were read with ``keep_seen=False`` (and ``item=``, where the column has an unusual name).
+    Data with another item or user column keep their own catalogue.
 
     Parameters
     ----------
     old : Catalogue
-        That of the model; of as many features as `data`, or fewer.
+        The model's catalogue, with at most as many features as `data`.
     data : Dataset
 
     Examples
@@ -114,47 +104,65 @@ def continued(old: Catalogue, data: Dataset) -> Dataset:
     >>> continued(first.catalogue, more).catalogue
     Catalogue(2 items (film), 2 users (user), 3 pairs seen)
     """
-    new, names = data.catalogue, (old.item, old.user) if old.user else (old.item,)
-    if new is not None and (new.item, new.user) != (old.item, old.user):
+    if not _suits(old, data):
         return data
-    known = all(FIELD_RANGE.fullmatch(name) or name in data.field_names for name in names)
-    if not known or old.items.shape[1] > data.num_features:
-        return data  # rows of another kind: whether the model suits them is for others to say
-    old = old.widened(data.num_features)
+    old, new = old.widened(data.num_features), data.catalogue
     by_item = field_of(data, "item", old.item, ())
     by_user = field_of(data, "user", old.user, ()) if old.user else None
     assert by_item is not None
-    of_item = [data.field_names.index(name) for name in old.item_columns]
-    of_user = [data.field_names.index(name) for name in old.user_columns]
+    bare = _bare(data, by_item, by_user)
+    if bare.items.shape != old.items.shape or bare.num_users != old.num_users:
+        return data
     if new is not None and set(new.item_columns) - set(old.item_columns):
         log.warning(
             "item_columns: %s describe %s in these rows; training goes on with those of the model "
             "(%s)",
             ", ".join(new.item_columns), old.item, ", ".join(old.item_columns) or "none",
         )  # fmt: skip
+    of_item, of_user = (
+        [data.field_names.index(name) for name in names]
+        for names in (old.item_columns, old.user_columns)
+    )
     keep = old.seen is not None if new is None else new.seen is not None
-    bare = _bare(data, by_item, by_user)
-    if bare.items.shape != old.items.shape or bare.num_users != old.num_users:
-        return data
-    users, items = bare.rows_of_keys(data.X)
-    made = _filled(data, bare, (users, items), of_item, of_user, None, keep_seen=keep)
-    seen = made.seen
+    met = bare.rows_of_keys(data.X)
+    made = _filled(data, bare, met, of_item, of_user, None, keep_seen=keep)
+    return dataclasses.replace(data, catalogue=_joined(old, made, met, data))
+
+
+def _suits(old: Catalogue, data: Dataset) -> bool:
+    """Whether the items and users of data are in the same columns, or ranges, as those of `old`.
+
+    Whether rows of another kind suit the model at all is decided elsewhere.
+    """
+    names = (old.item, old.user) if old.user else (old.item,)
+    if data.catalogue is not None and (data.catalogue.item, data.catalogue.user) != (
+        old.item,
+        old.user,
+    ):
+        return False
+    known = all(FIELD_RANGE.fullmatch(name) or name in data.field_names for name in names)
+    return known and old.items.shape[1] <= data.num_features
+
+
+def _joined(
+    old: Catalogue, made: Catalogue, met: tuple[np.ndarray, np.ndarray], data: Dataset
+) -> Catalogue:
+    """Return the catalogue made from data; what it does not say is taken from the old one."""
+    users, items = met
+    seen, user_rows = made.seen, made.users
     if seen is not None and old.seen is not None:
         seen = (seen + old.seen).tocsr()
         seen.sort_indices()
-    rows = made.users
-    if rows is not None and old.users is not None:
-        rows = _instead(old.users, rows, users, data)
-    joined = dataclasses.replace(
-        made, items=_instead(old.items, made.items, items, data), users=rows, seen=seen
-    )
-    return dataclasses.replace(data, catalogue=joined)
+    if user_rows is not None and old.users is not None:
+        user_rows = _instead(old.users, user_rows, users, data)
+    item_rows = _instead(old.items, made.items, items, data)
+    return dataclasses.replace(made, items=item_rows, users=user_rows, seen=seen)
 
 
 def _instead(
     old: sp.csr_matrix, new: sp.csr_matrix, met: np.ndarray, data: Dataset
 ) -> sp.csr_matrix:
-    """Return old with what new says in the rows met (numbers; -1 is none), field by field.
+    """Return `old` with the fields that `new` has in the rows met; `met` are row numbers, or -1.
 
     A field that is unknown in the new row stays as it was: an empty cell says nothing.
     """
@@ -165,7 +173,7 @@ def _instead(
         unknown[data.encoder.unknown_features] = True
     taken = np.zeros(old.shape[0], bool)
     taken[met[met >= 0]] = True
-    rows, places = [], []  # of the entries of both: their rows, and where in their fields they are
+    rows, places = [], []  # of each entry, in both: its row; its row and its field
     for X in (old, new):
         rows.append(np.repeat(np.arange(X.shape[0]), np.diff(X.indptr)))
         places.append((rows[-1], fields[X.indices]))
@@ -173,7 +181,7 @@ def _instead(
     known[places[0]] = True
     silent = unknown[new.indices]
     told[places[1][0][~silent], places[1][1][~silent]] = True
-    told |= ~known  # nothing was known: even the unknown feature is more
+    told |= ~known  # where nothing was known, even the feature of unknown values says more
     told &= taken[:, None]
     keep_old, keep_new = ~told[places[0]], told[places[1]]
     row = np.concatenate([rows[0][keep_old], rows[1][keep_new]])
@@ -183,7 +191,7 @@ def _instead(
 
 
 def _bare(data: Dataset, by_item: Field, by_user: Field | None) -> Catalogue:
-    """Return a catalogue that knows the features of items and users, and nothing of them."""
+    """Return a catalogue that knows which features are items and users, but nothing about them."""
     keys = by_item.features
     user_keys = by_user.features if by_user else np.zeros(0, np.int32)
     side = np.zeros(data.num_features, bool)
@@ -207,8 +215,8 @@ def _filled(
 ) -> Catalogue:
     """Return the catalogue, given the numbers of the fields that describe items and users.
 
-    `met` are the user and the item of each row; `usual` says which rows describe their item as most
-    of its rows do; None: all.
+    `met` holds the user and the item of each row. `usual` marks the rows that describe their item
+    as most of its rows do; None: all do.
     """
     users, items = met
     side = bare.item_side.copy()
@@ -245,54 +253,70 @@ def _describing(
     items: np.ndarray,
     named: str | Sequence[str] | None,
 ) -> tuple[list[int], list[int], np.ndarray | None]:
-    """Return the numbers of the fields that describe an item, and of those that do a user.
+    """Return the numbers of the fields that describe an item, and of those that describe a user.
 
-    And which rows describe their item as most of its rows do; None: all.
+    The third result marks the rows that describe their item as most of its rows do; None: all do.
     """
     taken = [field.number for field in (by_item, by_user) if field is not None]
-    numbers: list[int] = []
-    for name in [named] if isinstance(named, str) else named or ():
-        if data.fields is None or name not in data.field_names:
-            known = ", ".join(data.field_names) or "none"
-            raise ConfigError(
-                f"item_columns: expected some of the columns ({known}), found {name!r}"
-            )
-        if data.field_names.index(name) in taken:
-            raise ConfigError(f"item_columns: {name} is the user or the item itself")
-        numbers.append(data.field_names.index(name))
+    numbers = _numbers_of(data, [named] if isinstance(named, str) else named or (), taken)
     if data.fields is None or not data.field_names or None in taken:
         return numbers, [], None
     others = [f for f in range(len(data.field_names)) if f not in taken and f not in numbers]
     if not others:
         return numbers, [], None
-    of_user: dict[int, np.ndarray] = {}
+    of_user, usual = {}, None
     if by_user is not None:
         of_user = _alike_within(data, users, by_user.features.size)
-    usual = None
     if named is None:
-        of_item = _alike_within(data, items, by_item.features.size)
-        numbers = [field for field in others if field in of_item and field not in of_user]
-        if numbers:
-            names = ", ".join(data.field_names[field] for field in numbers)
-            log.info("the columns that describe %s: %s", by_item.name, names)
-        for field in numbers:
-            if odd := int(of_item[field].sum()):
-                usual = ~of_item[field] if usual is None else usual & ~of_item[field]
-                log.warning(
-                    "%s: taken to describe %s, though it differs in %d of %d rows from most rows "
-                    "of the same %s; name item_columns to settle it",
-                    data.field_names[field], by_item.name, odd, data.num_rows, by_item.name,
-                )  # fmt: skip
+        alike = _alike_within(data, items, by_item.features.size)
+        numbers = [field for field in others if field in alike and field not in of_user]
+        usual = _usual_rows(data, by_item.name, {field: alike[field] for field in numbers})
     return numbers, [field for field in others if field in of_user and field not in numbers], usual
 
 
-def _alike_within(data: Dataset, groups: np.ndarray, count: int) -> dict[int, np.ndarray]:
-    """Return the fields that are one in the rows of a group, each with the rows that are odd.
+def _numbers_of(data: Dataset, names: Sequence[str], taken: Sequence[int | None]) -> list[int]:
+    """Return the numbers of the fields that the caller names as describing an item."""
+    numbers = []
+    for name in names:
+        if data.fields is None or name not in data.field_names:
+            known = ", ".join(data.field_names) or "none"
+            raise ConfigError(
+                f"item_columns: expected some of the columns ({known}), found {name!r}"
+            )
+        number = data.field_names.index(name)
+        if number in taken:
+            raise ConfigError(f"item_columns: {name} is the user or the item itself")
+        numbers.append(number)
+    return numbers
 
-    A few rows may differ from most of their group, as by mistake: 1% of them, and a tenth of those
-    that would differ in groups of random rows. Of groups with one row nothing can be told; if most
-    rows are in such groups, nothing is. Entries are compared by the sum of random numbers, one for
-    each feature.
+
+def _usual_rows(data: Dataset, item: str, odd: dict[int, np.ndarray]) -> np.ndarray | None:
+    """Log which fields describe an item, and return the rows that are as most rows of their item.
+
+    `odd` holds these fields, each with a mask of the rows that differ. None: no row differs.
+    """
+    if odd:
+        names = ", ".join(data.field_names[field] for field in odd)
+        log.info("the columns that describe %s: %s", item, names)
+    usual = None
+    for field, rows in odd.items():
+        if count := int(rows.sum()):
+            usual = ~rows if usual is None else usual & ~rows
+            log.warning(
+                "%s: taken to describe %s, though it differs in %d of %d rows from most rows of "
+                "the same %s; name item_columns to settle it",
+                data.field_names[field], item, count, data.num_rows, item,
+            )  # fmt: skip
+    return usual
+
+
+def _alike_within(data: Dataset, groups: np.ndarray, count: int) -> dict[int, np.ndarray]:
+    """Return the fields that have one value within each group, each with a mask of the odd rows.
+
+    A few rows may differ from most rows of their group, as by mistake: at most 1% of the rows, and
+    at most a tenth of those that would differ if the groups were random. Groups with one row tell
+    nothing; if most rows are in such groups, no field is returned. The entries of a field are
+    compared by a sum of random numbers, one for each feature.
     """
     num_fields = len(data.field_names)
     sizes = np.bincount(groups[groups >= 0], minlength=count)
@@ -300,7 +324,7 @@ def _alike_within(data: Dataset, groups: np.ndarray, count: int) -> dict[int, np
     if told * 2 < len(groups) and told < _ENOUGH:
         return {}
     first = np.full((count, num_fields), np.nan)
-    differ = np.zeros(num_fields, np.int64)  # rows, from the first one of their group
+    differ = np.zeros(num_fields, np.int64)  # rows that differ from the first of their group
     for start, sums in _sums(data):
         group = groups[start : start + _BLOCK]
         sums, group = sums[group >= 0], group[group >= 0]
@@ -315,7 +339,7 @@ def _alike_within(data: Dataset, groups: np.ndarray, count: int) -> dict[int, np
             continue
         by_chance = _by_chance(first[sizes > 0, field], sizes[sizes > 0])
         if differ[field] > 0.5 * by_chance:
-            continue  # far from alike; the first rows may be the odd ones, but not of most groups
+            continue  # far too many, even if the first row of some groups is the odd one
         odd = _odd(groups, np.concatenate([sums[:, field] for _, sums in _sums(data)]))
         if odd.sum() <= min(_FEW * told, 0.1 * by_chance):
             alike[field] = odd
@@ -342,13 +366,13 @@ def _sums(data: Dataset) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _by_chance(values: np.ndarray, sizes: np.ndarray) -> int:
-    """Return how many rows do not have the most common value; each group has one of its own."""
+    """Return how many rows would differ by chance: those without the value of most rows."""
     _, numbers = np.unique(values, return_inverse=True)
     return int(sizes.sum() - np.bincount(numbers.reshape(-1), sizes).max())
 
 
 def _odd(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return which rows do not have the most common value of their group; -1 is no group."""
+    """Return which rows lack the most common value of their group; group -1 is none."""
     order = np.lexsort((values, groups))
     group, value = groups[order], values[order]
     begins = np.flatnonzero(np.r_[True, (group[1:] != group[:-1]) | (value[1:] != value[:-1])])
@@ -369,7 +393,7 @@ def _item_rows(
     side: np.ndarray,
     usual: np.ndarray | None,
 ) -> sp.csr_matrix:
-    """Return the item side of each item: as in its last (usual) row, or its own feature alone."""
+    """Return the item side of each item: that of its last usual row, or its own feature alone."""
     rows = _side_rows(X, items, side, keys.size, usual)
     bare = np.diff(rows.indptr) == 0
     lengths = np.diff(rows.indptr) + bare
@@ -388,12 +412,12 @@ def _side_rows(
     count: int,
     usual: np.ndarray | None = None,
 ) -> sp.csr_matrix:
-    """Return one side of each user or item as in its last (usual) row; nothing if it has none."""
+    """Return one side of each user or item: that of its last usual row; empty if it has no row."""
     last = np.full(count, -1, np.int64)
     for some in (numbers >= 0, None if usual is None else usual & (numbers >= 0)):
         if some is not None:
             at = np.flatnonzero(some)
-            last[numbers[at]] = at  # of repeated places, numpy keeps the last value
+            last[numbers[at]] = at  # numpy keeps the last of repeated places
     met = np.flatnonzero(last >= 0)
     rows = X[last[met]]
     keep = side[rows.indices]
