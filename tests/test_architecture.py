@@ -67,6 +67,7 @@ FLOORS = {
     "fm.cli.predict": 4,
     "fm.cli.evaluate": 4,
     "fm.cli.convert": 4,
+    "fm.cli.serve": 4,
     "fm.serving.application": 4,
     "fm.serving": 4,
     "fm.cli.demo": 4,
