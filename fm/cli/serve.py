@@ -13,6 +13,7 @@ EXAMPLES = """\
   fm serve model.safetensors                          http://127.0.0.1:8080
   fm serve model/ --host 0.0.0.0 --port 80 --workers 4
   fm serve model.tar.gz                               an artefact of SageMaker's built-in
+  fm serve models/ --multi-model                      http://127.0.0.1:8080/models/NAME/invoke
   curl localhost:8080/invocations -H 'content-type: application/json' \\
        -d '{"instances": [{"user": "42", "film": "Alien (1979)"}]}'
   curl localhost:8080/invocations -H 'content-type: application/json' \\
@@ -78,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--multi-model",
         action="store_true",
-        help="MODEL is a directory of models, which are loaded and unloaded by /models",
+        help="MODEL is a directory of models. NAME.safetensors, NAME.tar.gz and NAME/ in it are "
+        "loaded at the start and asked by /models/NAME/invoke; POST /models loads more, DELETE "
+        "/models/NAME unloads",
     )
     parser.add_argument(
         "--memory",
