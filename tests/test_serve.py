@@ -12,16 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import records
 import scipy.sparse as sp
 
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError
-from fm.formats.recordio import (
-    read_records,
-    write_numpy_to_dense_tensor,
-    write_spmatrix_to_sparse_tensor,
-)
+from fm.formats.recordio import write_numpy_to_dense_tensor, write_spmatrix_to_sparse_tensor
 from fm.formats.svmlight import write_libsvm
 from fm.model.builtin import write_artifact
 from fm.model.model import Model, load
@@ -149,8 +146,7 @@ def scores_of(response, media_type=None):
             for row in csv.reader(response.text.splitlines())
         ]
     else:
-        records = read_records(response.data) if response.data else []
-        rows = [{k: v.float32_tensor.values[0] for k, v in r.label.items()} for r in records]
+        rows = records.predictions(response.data)
     return [row["score"] for row in rows], [row.get("predicted_label") for row in rows]
 
 
