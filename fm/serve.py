@@ -1,9 +1,9 @@
-"""``python -m fm.serve``, which is ``fm serve``; see ``fm.serving.application``."""
+"""``python -m fm.serve``, which is ``fm serve``; see ``fm.cli.serve``."""
 
 import sys
 
 from fm.cli.options import run
-from fm.serving.application import main
+from fm.cli.serve import main
 
 if __name__ == "__main__":
     sys.exit(run(main))

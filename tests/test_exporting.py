@@ -1,17 +1,15 @@
-"""Exported vectors and indexes find what the recommender finds."""
+"""Exported vectors find what the recommender finds; test_readme.py tries them in indexes."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
 
 from fm.config import TrainConfig
-from fm.errors import ConfigError
 from fm.model.model import Model
 from fm.reading.read import read
 from fm.recommending.recommender import Recommender
-from fm.recommending.vectors import export_vectors, to_faiss, to_hnswlib, to_usearch
+from fm.recommending.vectors import export_vectors
 
 
 @pytest.fixture(scope="module")
@@ -57,51 +55,3 @@ def test_files(recommender, tmp_path):
     best = recommender.recommend(names, 1, exclude=None)
     assert [[ids[i]] for i in (users @ items.T).argmax(axis=1)] == best.ids()
     assert len(list(tmp_path.rglob("*.*"))) == 4  # nothing else is left
-
-
-def test_faiss_is_exact(recommender):
-    pytest.importorskip("faiss")
-    users = list(recommender.user_ids)
-    scores, numbers = to_faiss(recommender).search(recommender.context_vectors(users), 10)
-    best = recommender.recommend(users, 10, exclude=None)
-    np.testing.assert_array_equal(numbers, best.numbers)
-    constant = recommender.context_sides(users).bias[:, None]
-    np.testing.assert_allclose(scores + constant, best.scores, rtol=1e-4, atol=1e-4)
-
-
-def share_found(numbers, best):
-    hits = [len(set(a) & set(b)) for a, b in zip(numbers.tolist(), best.tolist(), strict=True)]
-    return sum(hits) / best.size
-
-
-def test_hnswlib_finds_nearly_all(recommender):
-    pytest.importorskip("hnswlib")
-    users = list(recommender.user_ids)
-    index = to_hnswlib(recommender, threads=1)
-    index.set_ef(100)
-    numbers, _ = index.knn_query(recommender.context_vectors(users), 10, num_threads=1)
-    assert share_found(numbers, recommender.recommend(users, 10, exclude=None).numbers) >= 0.95
-
-
-def test_usearch_finds_nearly_all_and_all_if_exact(recommender):
-    pytest.importorskip("usearch")
-    users = list(recommender.user_ids)
-    index = to_usearch(recommender)
-    best = recommender.recommend(users, 10, exclude=None).numbers
-    vectors = recommender.context_vectors(users)
-    assert share_found(index.search(vectors, 10).keys, best) >= 0.9
-    assert share_found(index.search(vectors, 10, exact=True).keys, best) == 1
-
-
-@pytest.mark.parametrize(
-    "make, module, package",
-    [
-        (to_faiss, "faiss", "faiss-cpu"),
-        (to_hnswlib, "hnswlib", "hnswlib"),
-        (to_usearch, "usearch.index", "usearch"),
-    ],
-)
-def test_a_package_that_is_missing(make, module, package, recommender, monkeypatch):
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ConfigError, match=f"not installed; run pip install {package}"):
-        make(recommender)

@@ -22,7 +22,6 @@ from fm.formats import recordio
 from fm.formats.files import read_bytes
 from fm.formats.recordio import (
     read_csr,
-    read_records,
     write_numpy_to_dense_tensor,
     write_predictions,
     write_spmatrix_to_sparse_tensor,
@@ -170,21 +169,10 @@ def test_writers_give_the_bytes_of_the_sdk():
     assert file.getvalue().hex() == GOLDEN_DENSE
     file = io.BytesIO()
     write_numpy_to_dense_tensor(file, X[:1].astype(np.float64), np.array([1]))
-    (record,) = read_records(file.getvalue())
-    assert record.features["values"].float64_tensor.values == X[0].tolist()
-    assert record.label["values"].int32_tensor.values == [1]
+    features = tensor(X[0].tolist(), kind="float64")
+    twin = frame(entry(1, features) + entry(2, tensor([1], kind="int32")))
+    assert file.getvalue() == twin
     assert file.getvalue().rstrip(b"\0").hex().endswith("3a030a0101")
-
-
-def test_read_records_gives_the_objects_of_the_sdk():
-    records = read_records(io.BytesIO(GOLDEN_BYTES))
-    tensors = [record.features["values"].float32_tensor for record in records]
-    assert [tensor.values for tensor in tensors] == [[1.0, 2.5], [1.0], []]
-    assert [tensor.keys for tensor in tensors] == [[1, 3], [0], []]
-    assert [tensor.shape for tensor in tensors] == [[5], [5], [5]]
-    assert [record.label["values"].float32_tensor.values for record in records] == [[1], [0], [1]]
-    assert records[0].features["values"].float64_tensor.values == []
-    assert read_records(b"") == []
 
 
 def test_read_csr_of_the_golden_bytes():
@@ -354,7 +342,7 @@ def test_8_truncated_everywhere():
         if size in ends or size >= ends[record - 1] + payload:
             assert read_csr(content)[0].shape[0] == np.searchsorted(ends, size)  # lacks padding
             continue
-        for read in (read_csr, read_records):
+        for read in (read_csr, plain):
             with pytest.raises(
                 DataError, match=rf"f record {record} \(byte {ends[record - 1]}\): .*truncated"
             ):
@@ -376,15 +364,12 @@ def test_8_truncated_everywhere():
 def test_8_another_format(head, message, allow_bare):
     with pytest.raises(UnsupportedFormatError, match=f"f: expected RecordIO-protobuf .*{message}"):
         read_csr(head, source="f", allow_bare=allow_bare)
-    if not allow_bare:
-        with pytest.raises(UnsupportedFormatError, match=message):
-            read_records(head)
 
 
 def test_8_damaged_in_the_middle_and_empty():
     bad = bytearray(GOLDEN_BYTES)
     bad[60] ^= 1
-    for read in (read_csr, read_records):
+    for read in (read_csr, plain):
         with pytest.raises(DataError, match=r"record 2 \(byte 60\): expected a frame .*0b 23 d7"):
             read(bytes(bad))
     with pytest.raises(DataError, match="expected at least one record, found an empty file"):
@@ -411,7 +396,6 @@ def test_9_a_record_without_a_frame():
 def test_10_zeros_at_the_end():
     for zeros in (1, 3, 4, 7, 8, 100):
         assert read_csr(GOLDEN_BYTES + bytes(zeros))[0].shape == (3, 5)
-        assert len(read_records(GOLDEN_BYTES + bytes(zeros))) == 3
         with pytest.raises(DataError, match="record 4"):
             read_csr(GOLDEN_BYTES + bytes(zeros) + b"\1")
 
@@ -455,7 +439,6 @@ def test_split_records_are_joined(monkeypatch, block_bytes):
     content = b"".join(split(p) + row([1, 2], [3, 4], label=7) for p in payloads)
     assert content.count(struct.pack("<I", 2 << 29 | 16)[2:]) > 3  # there are middle parts
     check(content, [[(3, 1), (4, 2)]] * 24, [7] * 24, 5)
-    assert [r.metadata.encode() for r in read_records(split(field(4, b"ab" + MAGIC * 2)))] != []
 
 
 @pytest.mark.parametrize(
@@ -582,10 +565,6 @@ def test_damaged_files_give_an_error_or_a_valid_result(rng):
             result = outcome(read_csr, content, **options)
             assert result == outcome(plain, content, **options)
             results.append(isinstance(result, str))
-            try:
-                read_records(content)
-            except (DataError, UnsupportedFormatError):
-                pass
     assert time.process_time() - start < 60  # none hangs
     assert 0.2 < np.mean(results) < 0.95  # there are errors, and files that still are valid
 
@@ -622,17 +601,6 @@ def test_malformed_messages(payload, message):
     for read in (read_csr, plain):
         with pytest.raises(DataError, match=expected):
             read(good + frame(payload))
-
-
-def test_other_objects_in_records():
-    image = field(9, field(1, b"png") + field(1, b"jpg") + field(2, b"image/*"))
-    text = field(3, b"id") + field(4, b"meta") + field(5, b"conf")
-    (record,) = read_records(frame(entry(1, image, b"picture") + text))
-    assert record.features["picture"].bytes.value == [b"png", b"jpg"]
-    assert record.features["picture"].bytes.content_type == "image/*"
-    assert (record.uid, record.metadata, record.configuration) == ("id", "meta", "conf")
-    with pytest.raises(DataError, match=r"f record 2 \(byte \d+\): malformed"):
-        read_records(frame(text) + frame(b"\x0f"), source="f")
 
 
 def test_sources(tmp_path):
@@ -786,12 +754,6 @@ def test_writers_refuse():
 def test_predictions():
     file = io.BytesIO()
     write_predictions(file, np.array([0.25, 0.75]), [0, 1])
-    for record, score, label in zip(
-        read_records(file.getvalue()), (0.25, 0.75), (0, 1), strict=True
-    ):
-        assert record.features == {}
-        assert record.label["score"].float32_tensor.values == [score]
-        assert record.label["predicted_label"].float32_tensor.values == [label]
     twin = [
         frame(entry(2, tensor([s]), b"score") + entry(2, tensor([y]), b"predicted_label"))
         for s, y in ((0.25, 0), (0.75, 1))

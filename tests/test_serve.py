@@ -12,16 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import records
 import scipy.sparse as sp
 
 from fm.config import TrainConfig
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError
-from fm.formats.recordio import (
-    read_records,
-    write_numpy_to_dense_tensor,
-    write_spmatrix_to_sparse_tensor,
-)
+from fm.formats.recordio import write_numpy_to_dense_tensor, write_spmatrix_to_sparse_tensor
 from fm.formats.svmlight import write_libsvm
 from fm.model.builtin import write_artifact
 from fm.model.load import load
@@ -151,8 +148,7 @@ def scores_of(response, media_type=None):
             for row in csv.reader(response.text.splitlines())
         ]
     else:
-        records = read_records(response.data) if response.data else []
-        rows = [{k: v.float32_tensor.values[0] for k, v in r.label.items()} for r in records]
+        rows = records.predictions(response.data)
     return [row["score"] for row in rows], [row.get("predicted_label") for row in rows]
 
 
@@ -796,6 +792,38 @@ def test_a_new_process_knows_the_models_of_the_old_one(models, tmp_path):
         third.get("a")
     third.close()
     assert not record.exists()
+
+
+def test_models_that_lie_in_the_directory_are_loaded_at_the_start(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("fm.serving.store.log.propagate", True)
+    root = tmp_path / "models"
+    numbered(REGRESSOR).save(root / "a.safetensors")
+    named(CLASSIFIER).save(root / "b" / "model.safetensors")
+    write_artifact(numbered(CLASSIFIER), root / "old.tar.gz")
+    numbered(REGRESSOR).save(root / "d.a" / "model.safetensors")  # the name of no file
+    numbered(REGRESSOR).save(root / "deeper" / "model" / "model.safetensors")  # SageMaker's
+    numbered(REGRESSOR).save(root / ".hidden.safetensors")
+    (root / "README.md").write_text("no model")
+    numbered(REGRESSOR).save(root / "b.safetensors")  # a name twice
+    (root / "bad.safetensors").write_bytes(b"nonsense")
+    (root / "outside.safetensors").symlink_to(numbered(REGRESSOR).save(tmp_path / "c.safetensors"))
+    store, signs = ModelStore(root, record=tmp_path / "record.json"), []
+    store.discover()
+    with caplog.at_level("INFO", "fm.serving"):
+        store.restore(after_each=lambda: signs.append(store.names()))
+    assert store.names() == ["a", "b", "d.a", "old"]
+    assert len(signs) == 6
+    client = create_app(store).test_client()
+    assert client.get("/models/a").json == {
+        "modelName": "a",
+        "modelUrl": str(root / "a.safetensors"),
+    }
+    scores, _ = scores_of(post(client, to_json(sparse(matrix())), path="/models/a/invoke"))
+    np.testing.assert_allclose(scores, numbered(REGRESSOR).scores(matrix()), rtol=1e-6, atol=1e-6)
+    text = caplog.text
+    assert "b.safetensors is left out" in text and f"{root / 'b'} has the same name" in text
+    assert "'bad' cannot be loaded" in text and "outside.safetensors is left out: url" in text
+    assert "models loaded: a, b, d.a, old" in text
 
 
 def test_one_model_has_no_names(client):

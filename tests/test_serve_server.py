@@ -527,20 +527,24 @@ def test_a_killed_process_is_replaced(path, tmp_path):
 
 
 def test_several_models_survive_their_process(tmp_path):
-    for name, task in (("a", REGRESSOR), ("b", CLASSIFIER)):
-        model_of(task).save(tmp_path / "models" / name / "model.safetensors")
-    with serving(tmp_path / "models", "--multi-model", log=tmp_path / "log") as served:
+    """Those that lie in the directory, and one that a request has loaded."""
+    root = tmp_path / "models"
+    for name, task in (("a", REGRESSOR), ("b", CLASSIFIER), ("c/model", REGRESSOR)):
+        model_of(task).save(root / name / "model.safetensors")
+    with serving(root, "--multi-model", log=tmp_path / "log") as served:
         assert len(served.workers()) == 1
-        for name in ("a", "b"):
-            order = json.dumps({"model_name": name, "url": str(tmp_path / "models" / name)})
-            assert served.request("POST", "/models", order)[0] == 200
-            assert served.request("POST", "/models", order)[0] == 409
+        order = json.dumps({"model_name": "c", "url": str(root / "c" / "model")})
+        assert served.request("POST", "/models", order)[0] == 200
+        assert served.request("POST", "/models", order)[0] == 409
+        assert served.request("DELETE", "/models/a")[0] == 200
         before = served.invoke(body_of(3), "/models/b/invoke")
         (victim,) = served.workers()
         os.kill(victim, signal.SIGKILL)
         while served.workers() in ([], [victim]):
             time.sleep(0.01)
         served.wait()
+        listed = json.loads(served.request("GET", "/models")[1])["models"]
+        assert [model["modelName"] for model in listed] == ["b", "c"]
         assert served.invoke(body_of(3), "/models/b/invoke") == before
         assert served.request("DELETE", "/models/b")[0] == 200
         assert served.request("POST", "/models/b/invoke", body_of(3))[0] == 404

@@ -22,9 +22,6 @@ VERBS = {
 }
 
 
-HOMES = {"serve": "fm.serving.application"}
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb and return its exit code."""
     verb, *rest = (list(sys.argv[1:] if argv is None else argv)) or ["--help"]
@@ -40,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"fm: error: expected one of {', '.join(VERBS)}, found {verb!r}{meant}\n")
         return EXIT_WRONG
     # Imported here, so that predicting never loads what only training needs.
-    return run(importlib.import_module(HOMES.get(verb, f"fm.cli.{verb}")).main, rest)
+    return run(importlib.import_module(f"fm.cli.{verb}").main, rest)
 
 
 def _help() -> str:

@@ -21,7 +21,6 @@ Not decided here: where a record begins (fm.formats.recordio) and how many are d
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,53 +40,11 @@ class RecordError(Exception):
     """What is wrong with one record; the caller knows its number and place."""
 
 
-# Records as objects
-
-
-@dataclass
-class Tensor:
-    """Values of a feature vector; without keys they are dense."""
-
-    values: list[Any] = field(default_factory=list)
-    keys: list[int] = field(default_factory=list)
-    shape: list[int] = field(default_factory=list)
-
-
-@dataclass
-class Bytes:
-    """Raw bytes, such as an image. No use to a factorization machine."""
-
-    value: list[bytes] = field(default_factory=list)
-    content_type: str = ""
-
-
-@dataclass
-class Value:
-    """One value of a map; of the four members at most one is filled."""
-
-    float32_tensor: Tensor = field(default_factory=Tensor)
-    float64_tensor: Tensor = field(default_factory=Tensor)
-    int32_tensor: Tensor = field(default_factory=Tensor)
-    bytes: Bytes = field(default_factory=Bytes)
-
-
-@dataclass
-class Record:
-    """One record, with the attribute names of the SDK's protobuf class."""
-
-    features: dict[str, Value] = field(default_factory=dict)
-    label: dict[str, Value] = field(default_factory=dict)
-    uid: str = ""
-    metadata: str = ""
-    configuration: str = ""
-
-
 class Maps(NamedTuple):
-    """The fields of a Record, the values of its maps not decoded yet."""
+    """The two maps of a record; their values are not decoded yet."""
 
     features: dict[bytes, bytearray]  # map key -> encoded Value
     label: dict[bytes, bytearray]
-    texts: dict[int, str]
 
 
 class _Numbers(NamedTuple):
@@ -145,12 +102,10 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
 
 
 def parse_maps(payload: memoryview) -> Maps:
-    """Return the fields of a record, or raise RecordError."""
-    found = Maps({}, {}, {})
+    """Return the maps of a record, or raise RecordError."""
+    found = Maps({}, {})
     for number, wire, raw in _fields(payload):
-        if wire != LENGTH:
-            continue
-        if number in (1, 2):
+        if wire == LENGTH and number in (1, 2):
             key, value = b"", bytearray()
             for part, part_wire, part_raw in _fields(raw):
                 if part_wire == LENGTH and part == 1:
@@ -158,8 +113,6 @@ def parse_maps(payload: memoryview) -> Maps:
                 elif part_wire == LENGTH and part == 2:
                     value += part_raw  # joined messages are merged messages
             (found.features if number == 1 else found.label)[key] = value
-        elif number in (3, 4, 5):
-            found.texts[number] = bytes(raw).decode("utf-8", "replace")
     return found
 
 
@@ -243,30 +196,6 @@ def as_float32(values: np.ndarray) -> np.ndarray:
     """Return numbers as float32; what is too large becomes infinite, and is reported as such."""
     with np.errstate(over="ignore"):
         return values.astype(np.float32, copy=False)
-
-
-def parse_record(payload: memoryview) -> Record:
-    """Return a record as an object, or raise RecordError."""
-    maps = parse_maps(payload)
-    features = {key.decode("utf-8", "replace"): _value(raw) for key, raw in maps.features.items()}
-    label = {key.decode("utf-8", "replace"): _value(raw) for key, raw in maps.label.items()}
-    return Record(features, label, *(maps.texts.get(number, "") for number in (3, 4, 5)))
-
-
-def _value(raw: bytearray) -> Value:
-    value = Value()
-    kind, body = _member(raw)
-    if kind == BYTES:
-        for number, wire, part in _fields(memoryview(body)):
-            if wire == LENGTH and number == 1:
-                value.bytes.value.append(bytes(part))
-            elif wire == LENGTH and number == 2:
-                value.bytes.content_type = bytes(part).decode("utf-8", "replace")
-    elif kind:
-        tensor = Tensor(*(part.tolist() for part in _tensor(body, kind)))
-        name = {FLOAT32: "float32_tensor", FLOAT64: "float64_tensor", INT32: "int32_tensor"}
-        setattr(value, name[kind], tensor)
-    return value
 
 
 def _names(found: dict[bytes, bytearray]) -> str:

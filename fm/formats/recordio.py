@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from fm.errors import DataError, UnsupportedFormatError
 from fm.formats.files import Growing, content_of, looks_like
 from fm.formats.lockstep import PAD, decode_canonical
-from fm.formats.protobuf import Record, RecordError, Rows, parse_maps, parse_record, parse_row
+from fm.formats.protobuf import RecordError, Rows, parse_maps, parse_row
 from fm.formats.recordio_writer import (
     MAGIC,
     MAGIC_BYTES,
@@ -34,50 +34,13 @@ from fm.formats.recordio_writer import (
 from fm.sparse import checked_csr
 
 __all__ = [
-    "Record",
     "read_csr",
-    "read_records",
     "write_numpy_to_dense_tensor",
     "write_predictions",
     "write_spmatrix_to_sparse_tensor",
 ]
 
 BLOCK_BYTES = 1 << 20  # decoded at a time: fits the second-level cache
-
-
-def read_records(file: Any, *, source: str | None = None) -> list[Record]:
-    """Return the records of a file as objects, as the SDK's function of this name does.
-
-    Parameters
-    ----------
-    file : path, bytes-like object, or file opened for reading bytes
-        RecordIO-protobuf.
-    source : str, optional
-        Name used in messages; the default is the name of the file.
-
-    Raises
-    ------
-    DataError, UnsupportedFormatError
-        If a frame or a message is damaged.
-
-    Examples
-    --------
-    >>> import io
-    >>> file = io.BytesIO()
-    >>> write_numpy_to_dense_tensor(file, np.eye(2, dtype="float32"), labels=[1, 0])
-    >>> records = read_records(file.getvalue())
-    >>> [record.features["values"].float32_tensor.values for record in records]
-    [[1.0, 0.0], [0.0, 1.0]]
-    """
-    data, source = content_of(file, source, "RecordIO data")
-    records = []
-    for block in _blocks(data, source):
-        for i in range(block.start.size):
-            try:
-                records.append(parse_record(block.payload(i)))
-            except RecordError as problem:
-                raise block.error(i, problem, source) from None
-    return records
 
 
 def read_csr(

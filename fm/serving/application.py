@@ -1,9 +1,9 @@
-"""``fm serve``: a model behind HTTP, as SageMaker's hosting and batch transform expect it.
+"""A model behind HTTP, as SageMaker's hosting and batch transform expect it.
 
 Decided here: paths, statuses, and the order of things: what a request may not have is refused
 before its body is read, and all of a body is checked before anything is computed. Not decided
-here: the forms of bodies (``fm.serving.bodies``) and answers (``fm.serving.media``), and the
-processes and sockets (``fm.serving.server``).
+here: the forms of bodies (``fm.serving.bodies``) and answers (``fm.serving.media``), the processes
+and sockets (``fm.serving.server``), and the command line (``fm.cli.serve``).
 
 ==========================  =====================================================================
 GET /ping                   200: the model is loaded and has answered; 503: it is being loaded
@@ -21,11 +21,10 @@ the instance that is wrong; a fault of ours gets 500, and the log has the traceb
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -33,12 +32,11 @@ import orjson
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from fm.cli.options import Parser, positive
 from fm.errors import ConfigError
 from fm.model.model import Model
 from fm.serving import lists as recommending
 from fm.serving.bodies import decode, predictions
-from fm.serving.limits import Limits, cores
+from fm.serving.limits import Limits
 from fm.serving.media import (
     ANSWER_TYPES,
     JSONLINES,
@@ -55,15 +53,6 @@ log = logging.getLogger("fm.serving")
 _STATUS = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _PAYLOAD_MB = 6  # SageMaker's own default for a batch transform
 _PAGE = 100  # models listed at a time
-
-EXAMPLES = """\
-  fm serve model.safetensors                          http://127.0.0.1:8080
-  fm serve model/ --host 0.0.0.0 --port 80 --workers 4
-  fm serve model.tar.gz                               an artefact of SageMaker's built-in
-  curl localhost:8080/invocations -H 'content-type: application/json' \\
-       -d '{"instances": [{"user": "42", "film": "Alien (1979)"}]}'
-  curl localhost:8080/invocations -H 'content-type: application/json' \\
-       -d '{"recommend": {"user": "42", "k": 10}}'"""
 
 
 class Answer(NamedTuple):
@@ -373,77 +362,3 @@ def _json(value: Any) -> Response:
 
 def _response(found: Answer) -> Response:
     return Response(found.body, found.status, content_type=found.media_type)
-
-
-# -- the command line ----------------------------------------------------------------------------
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; see ``fm serve --help``."""
-    args = _parser().parse_args(argv)
-    from fm.serving.server import run_server
-
-    run_server(
-        args.model,
-        bind=f"{args.host}:{args.port}",
-        workers=args.workers,
-        threads=args.threads,
-        timeout=args.timeout,
-        limits=Limits(body_bytes=args.max_body << 20),
-        multi_model=args.multi_model,
-        model_bytes=None if args.memory is None else args.memory << 20,
-        default_accept=args.default_accept,
-        batch=args.batch,
-        access_log=args.access_log,
-    )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser("fm serve", "Answer HTTP requests with a model's predictions.", EXAMPLES)
-    parser.add_argument(
-        "model", metavar="MODEL", help="model file, directory with one, or built-in model.tar.gz"
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (%(default)s)")
-    parser.add_argument("--port", type=positive, default=8080, help="port (%(default)s)")
-    parser.add_argument(
-        "--workers", type=positive, default=cores(), help="processes (%(default)s here)"
-    )
-    parser.add_argument(
-        "--threads", type=positive, default=32, help="threads of each process (%(default)s)"
-    )
-    parser.add_argument(
-        "--timeout",
-        type=positive,
-        default=60,
-        metavar="SECONDS",
-        help="a process that does not react for so long is replaced (%(default)s)",
-    )
-    parser.add_argument(
-        "--max-body",
-        type=positive,
-        default=Limits().body_bytes >> 20,
-        metavar="MB",
-        help="larger bodies are refused (%(default)s)",
-    )
-    parser.add_argument(
-        "--default-accept",
-        choices=tuple(ANSWER_TYPES),
-        metavar="TYPE",
-        help="media type of answers where the client has no wish; not given: as the request",
-    )
-    parser.add_argument(
-        "--batch", action="store_true", help="answer RecordIO in JSON Lines, as batch transform has"
-    )
-    parser.add_argument(
-        "--multi-model",
-        action="store_true",
-        help="MODEL is a directory of models, which are loaded and unloaded by /models",
-    )
-    parser.add_argument(
-        "--memory",
-        type=positive,
-        metavar="MB",
-        help="of --multi-model: what all models may take together; not given: 70%% of all there is",
-    )
-    parser.add_argument("--access-log", action="store_true", help="log every request")
-    return parser

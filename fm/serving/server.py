@@ -94,7 +94,7 @@ def run_server(
         Seconds without a sign of life after which a process is replaced.
     limits : Limits, optional
     multi_model : bool
-        Whether models are loaded and unloaded by requests.
+        Whether to serve all models that lie in the directory, and to load and unload by requests.
     model_bytes : int, optional
         What the models of a multi-model endpoint may take together.
     default_accept, batch
@@ -125,6 +125,7 @@ def run_server(
             record = Path(_writable_directory(), f"fm-models-{os.getpid()}.json")
             record.unlink(missing_ok=True)
             store = ModelStore(path, max_bytes=model_bytes, warm_up=warm_up, record=record)
+            store.discover()
             app = create_app(store, limits, **options)
         else:
             app = create_app(load(path), limits, **options)
@@ -200,7 +201,7 @@ def _share_memory(arbiter: Any, worker: Any) -> None:
 
 def _hooks(store: ModelStore) -> dict[str, Any]:
     def restore(worker: Any) -> None:
-        store.restore()
+        store.restore(after_each=worker.notify)  # else it would seem to hang
 
     def close(server: Any) -> None:
         store.close()

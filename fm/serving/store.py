@@ -1,12 +1,17 @@
 """Models by name: what a SageMaker multi-model endpoint loads, lists and unloads.
 
-Decided here: which paths may be opened (those under one directory), how much memory models may
-take, and that a process that takes the place of one that died knows the same models. Models are
-held by one process, so the list of them is never out of step with what it holds.
+Decided here: which paths may be opened (those under one directory), which of them are loaded at the
+start, how much memory models may take, and that a process that takes the place of one that died
+knows the same models. One process holds all models, so its list of them is always right.
+
+Loaded at the start is what lies directly in the directory: ``NAME.safetensors``, ``NAME.tar.gz``,
+and ``NAME/`` with a model file in it. SageMaker puts its models one level deeper, into
+``NAME/model/``, and has each of them loaded by a request.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -25,6 +30,9 @@ from fm.serving.media import Refusal
 
 MAX_NAME = 1024
 _SHARE = 0.7  # of the memory there is
+_ENDINGS = (".safetensors", ".tar.gz", "model_algo-1")  # of the names of model files
+
+log = logging.getLogger("fm.serving")
 
 
 class _Entry(NamedTuple):
@@ -65,15 +73,35 @@ class ModelStore:
         self._lock = threading.RLock()
         self._entries: dict[str, _Entry] = {}
 
-    def restore(self) -> None:
-        """Load the models that the record lists; those that cannot be loaded any more are left."""
+    def discover(self) -> None:
+        """Put the models in the directory into the record, for :meth:`restore` to load them."""
+        found: dict[str, str] = {}
+        for path in sorted(filter(_is_model, self.root.iterdir())):
+            name = path.name if path.is_dir() else _without_ending(path.name)
+            if name in found:
+                log.warning("%s is left out: %s has the same name", path, found[name])
+            found.setdefault(name, str(path))
+        self._write(found)
+
+    def restore(self, after_each: Callable[[], None] = lambda: None) -> None:
+        """Load the models in the record. The log says which cannot be loaded, and why.
+
+        Parameters
+        ----------
+        after_each : callable, optional
+            Called after each model, which may take long.
+        """
         if self._record is None or not self._record.exists():
             return
-        for name, url in orjson.loads(self._record.read_bytes()).items():
-            try:
-                self.load(name, url)
-            except Refusal:
-                continue
+        with self._lock:
+            for name, url in orjson.loads(self._record.read_bytes()).items():
+                try:
+                    self._load(name, url)
+                except Refusal as refusal:
+                    log.warning("%s is left out: %s", url, refusal.message)
+                after_each()
+            self._keep()
+        log.info("models loaded: %s", ", ".join(self._entries) or "none")
 
     def close(self) -> None:
         """Remove the record."""
@@ -91,26 +119,29 @@ class ModelStore:
         """
         if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:
             raise Refusal(400, f"model_name: expected a text of at most {MAX_NAME} characters")
-        path = self._path(url)
         with self._lock:
-            if name in self._entries:
-                raise Refusal(409, f"model {name!r} is loaded already")
-            used = sum(entry.size for entry in self._entries.values())
+            self._load(name, url)
+            self._keep()
+
+    def _load(self, name: str, url: Any) -> None:
+        path = self._path(url)
+        if name in self._entries:
+            raise Refusal(409, f"model {name!r} is loaded already")
+        used = sum(entry.size for entry in self._entries.values())
+        try:
             if used + _size_on_disk(path) > self.max_bytes:
                 raise self._full(used)
-            try:
-                model = load(path)
-                self._warm_up(model)
-            except FMError as err:
-                raise Refusal(400, f"model {name!r} cannot be loaded: {err}") from None
-            except MemoryError:
-                raise self._full(used) from None
-            size = model.V.nbytes + 3 * model.w.nbytes  # and two vectors made for scoring
-            size += recommending.memory(model)
-            if used + size > self.max_bytes:
-                raise self._full(used)
-            self._entries[name] = _Entry(url, size, model)
-            self._keep()
+            model = load(path)
+            self._warm_up(model)
+        except (FMError, OSError) as err:
+            raise Refusal(400, f"model {name!r} cannot be loaded: {err}") from None
+        except MemoryError:
+            raise self._full(used) from None
+        size = model.V.nbytes + 3 * model.w.nbytes  # and two vectors made for scoring
+        size += recommending.memory(model)
+        if used + size > self.max_bytes:
+            raise self._full(used)
+        self._entries[name] = _Entry(url, size, model)
 
     def unload(self, name: str) -> None:
         """Forget a model; 404 if there is none of this name. Requests in flight are answered."""
@@ -154,10 +185,27 @@ class ModelStore:
         )
 
     def _keep(self) -> None:
+        self._write({name: entry.url for name, entry in self._entries.items()})
+
+    def _write(self, urls: dict[str, str]) -> None:
         if self._record is not None:
-            urls = {name: entry.url for name, entry in self._entries.items()}
             with atomic_output(self._record) as file:
                 file.write(orjson.dumps(urls))
+
+
+def _is_model(path: Path) -> bool:
+    """Whether a path looks like a model: a file with the name of one, or a folder that has one."""
+    if path.name.startswith("."):
+        return False
+    try:
+        files = path.iterdir() if path.is_dir() else [path]
+        return any(file.name.endswith(_ENDINGS) and file.is_file() for file in files)
+    except OSError:
+        return True  # the attempt to load it will say what is wrong
+
+
+def _without_ending(name: str) -> str:
+    return name.removesuffix(".safetensors").removesuffix(".tar.gz")
 
 
 def _size_on_disk(path: Path) -> int:

@@ -1,7 +1,6 @@
 """The built-in's optimizer, its artefacts, and the bytes of its data (checks 13 to 15)."""
 
 import gzip
-import io
 import json
 import struct
 import subprocess
@@ -12,9 +11,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from naive import Settings, minibatch_adam, rows_of, score
+from records import predictions
 from test_builtin_artifact import algo_zip, dense
 
-from fm.formats.recordio import read_csr, read_records
+from fm.formats.recordio import read_csr
 
 from . import movielens
 from .conftest import ARTICLE, ROOT, sdk_python
@@ -293,7 +293,7 @@ def test_f15_a_split_value_is_answered(regressor_endpoint):
 
 def test_f15_answers_are_records(regressor_endpoint, held_out):
     reply = regressor_endpoint.post(sparse_records(held_out[:3].X), RECORDIO, RECORDIO)
-    assert len(read_records(io.BytesIO(reply.body))) == 3
+    assert len(predictions(reply.body)) == 3
 
 
 def test_f15_needs_no_protobuf_package():
