@@ -45,6 +45,7 @@ from fm.formats.cells import CellTable, text_of, wrong_cell
 from fm.formats.files import ragged
 from fm.formats.frames import no_column
 from fm.formats.tables import read_table
+from fm.sparse import csr
 
 FORMAT_VERSION = 1
 
@@ -252,7 +253,7 @@ class Encoder:
             if part.values is not None:
                 data[place] = part.values
             at += 1 if part.counts is None else part.counts
-        return _raw_csr(num_rows, self.num_features, data, indices, indptr)
+        return csr(data, indices, indptr, (num_rows, self.num_features))
 
     def encode_rows(
         self, rows: Iterable[Mapping[str, Any]], *, columns: Iterable[str] | None = None
@@ -285,20 +286,12 @@ class Encoder:
         for number, row in enumerate(rows, 1):
             self._encode_row(row, number, chosen, indices, values)
             indptr.append(len(indices))
-        return _raw_csr(
-            len(indptr) - 1,
-            self.num_features,
+        return csr(
             np.array(values, np.float32),
             np.array(indices, np.int32),
             np.array(indptr, np.int64),
+            (len(indptr) - 1, self.num_features),
         )
-
-    def encode_row(self, row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Return one row as (feature numbers int32, values float32); see :meth:`encode_rows`."""
-        indices: list[int] = []
-        values: list[float] = []
-        self._encode_row(row, 1, self._by_name.values(), indices, values)
-        return np.array(indices, np.int32), np.array(values, np.float32)
 
     def _encode_row(
         self,
@@ -434,14 +427,3 @@ class Encoder:
 
 def _cell_table(data: Any) -> CellTable:
     return data if isinstance(data, CellTable) else CellTable(read_table(data))
-
-
-def _raw_csr(
-    num_rows: int, width: int, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray
-) -> sp.csr_matrix:
-    """Return a CSR matrix of arrays known to be right; scipy's checks cost more than a request."""
-    X = sp.csr_matrix((num_rows, width), dtype=np.float32)
-    fits = indices.size <= np.iinfo(np.int32).max  # scipy wants one type of index
-    X.data, X.indices, X.indptr = data, indices, indptr.astype(np.int32) if fits else indptr
-    X.has_canonical_format = True
-    return X
