@@ -642,6 +642,8 @@ NUMBER = {"name": "n", "kind": "numeric", "mean": 0.0, "std": 1.0}
         {"version": 1, "columns": {"a": 1}},
         {"version": 1, "columns": [None]},
         {"version": 1, "columns": [GOOD, GOOD]},
+        {"version": 1, "columns": [GOOD], "target": 5},
+        {"version": 1, "columns": [GOOD], "target": "c"},
         *(
             {"version": 1, "columns": [column]}
             for column in (
@@ -682,6 +684,18 @@ NUMBER = {"name": "n", "kind": "numeric", "mean": 0.0, "std": 1.0}
 def test_hostile_dicts(data):
     with pytest.raises(ModelFileError):
         Encoder.from_dict(data)
+
+
+def test_target_is_left_out_and_remembered():
+    data = {"user": ["a", "b"], "stars": [1, 2]}
+    encoder = Encoder.fit(data, target="stars")
+    assert encoder.field_names == ("user",) and encoder.target == "stars"
+    assert Encoder.from_dict(json.loads(json.dumps(encoder.to_dict()))).target == "stars"
+    assert Encoder.fit(data, target=1).target == "stars"
+    plain = Encoder.fit({"user": ["a", "b"]})
+    assert plain == encoder and "target" not in plain.to_dict()  # files stay as they were
+    with pytest.raises(ConfigError, match="categorical: column 'stars' is also named as target"):
+        Encoder.fit(data, categorical=["stars"], target="stars")
 
 
 # -- real data and speed ---------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 Decided here: which feature numbers the columns of a row become, and back. Not decided here: how
 bytes become columns (``fm.formats.tables``), what a cell means and when it is missing
-(``fm.formats.cells``), which column is the target (``fm.read``).
+(``fm.formats.cells``), which column is the target (``fm.read``): an encoder only remembers it.
 
 Every column is one **field**, and the features of a field are consecutive:
 
@@ -79,11 +79,13 @@ class Encoder:
     ----------
     columns : sequence of Categorical, ValueSet, History or Numeric
         In the order of their features.
+    target : str, optional
+        The column with the targets of the training data.
 
     Attributes
     ----------
-    columns : tuple
-        As given.
+    columns, target
+        As given. Encoders are equal if their columns are: the target makes no features.
     num_features : int
         Number of features.
     field_names : tuple of str
@@ -105,8 +107,9 @@ class Encoder:
     True
     """
 
-    def __init__(self, columns: Iterable[Column]) -> None:
+    def __init__(self, columns: Iterable[Column], target: str | None = None) -> None:
         self.columns = tuple(columns)
+        self.target = target
         self.field_names = tuple(column.name for column in self.columns)
         widths = [column.width for column in self.columns]
         self._offsets = np.concatenate([[0], np.cumsum(widths, dtype=np.int64)])
@@ -121,6 +124,8 @@ class Encoder:
         self._by_name = dict(zip(self.field_names, placed, strict=True))
         if len(self._by_name) < len(self.columns):
             raise ConfigError(f"encoder: a column name occurs twice: {list(self.field_names)}")
+        if target in self._by_name:
+            raise ConfigError(f"encoder: the target {target!r} is one of the columns, too")
 
     @cached_property
     def fields(self) -> np.ndarray:
@@ -163,6 +168,7 @@ class Encoder:
         standardize: bool = False,
         min_count: int = 1,
         hash_dim: int | Mapping[str, int] | None = None,
+        target: str | int | None = None,
     ) -> Encoder:
         """Return an encoder for a table.
 
@@ -185,6 +191,8 @@ class Encoder:
             Values in fewer rows train the unknown feature of the field instead of their own.
         hash_dim : int or mapping of name to int, optional
             Number of buckets, for all columns with values or for those named.
+        target : name or position, optional
+            The column with the targets: it is left out, and remembered.
 
         Raises
         ------
@@ -195,7 +203,9 @@ class Encoder:
         """
         table = _cell_table(data)
         given = {"categorical": categorical, "numeric": numeric, "multi": multi, "history": history}
-        return cls(fit_columns(table, given, ignore, standardize, min_count, hash_dim))
+        (goal,) = table.resolve(target) if target is not None else (None,)
+        left_out = table.resolve(ignore) + ([] if goal is None else [goal])
+        return cls(fit_columns(table, given, left_out, standardize, min_count, hash_dim), goal)
 
     # -- encoding --------------------------------------------------------------------------------
 
@@ -400,7 +410,9 @@ class Encoder:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the encoder as what JSON can hold; :meth:`from_dict` reads it."""
-        return {"version": FORMAT_VERSION, "columns": [column.to_dict() for column in self.columns]}
+        columns = [column.to_dict() for column in self.columns]
+        target = {} if self.target is None else {"target": self.target}
+        return {"version": FORMAT_VERSION, "columns": columns, **target}
 
     @classmethod
     def from_dict(cls, data: Any) -> Encoder:
@@ -419,8 +431,11 @@ class Encoder:
                 "use the version of fm that wrote the model"
             )
         columns = [column_from(i, column) for i, column in enumerate(data["columns"], 1)]
+        target = data.get("target")
+        if not isinstance(target, (str, type(None))):
+            raise ModelFileError(f"encoder: expected the name of the target, found {target!r}")
         try:
-            return cls(columns)
+            return cls(columns, target)
         except FMError as err:
             raise ModelFileError(str(err)) from err
 
