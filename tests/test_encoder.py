@@ -592,6 +592,32 @@ def test_names_and_indices():
     assert odd.feature_index("c", "<unknown>") == 1 and odd.decode_row([0]) == {"c": None}
 
 
+def test_columns_too_many_are_ignored_unless_they_are_slips():
+    """One rule for tables and for rows: see Encoder.check_names."""
+    encoder = Encoder.fit({"user": [1, 2], "film": [3, 4], "stars": [5, 1]}, target="stars")
+    row = {"user": 1, "film": 4, "time": 9, "films": 8, "user_name": "x", 5: None}
+    whole = encoder.encode_rows([{"user": 1, "film": 4}])
+    same(encoder.encode_rows([row, {"user": 2, "time": 1}])[:1], whole)
+    same(encoder.transform({**{str(n): [v] for n, v in row.items()}, "stars": [3]}), whole)
+    for left_out, wrong in (("film", "flim"), ("film", "Films"), ("film", "FILM"), ("user", "usr")):
+        slip = {name: 1 for name in ("user", "film", "time") if name != left_out}
+        message = f"did you mean '{left_out}'. If not, rename it"
+        with pytest.raises(DataError, match=f"row 2: there is no column '{wrong}'; .*{message}"):
+            encoder.encode_rows([row, {**slip, wrong: 1}])
+        with pytest.raises(DataError, match=f"there is no column '{left_out}'"):
+            encoder.transform({name: [1] for name in (*slip, wrong)})
+    encoder.encode_rows([{"user": 1, "name": 2}, {"user": 1, "x" * 10**6: 2}, {}, {"stars": 3}])
+    encoder.encode_rows([{"user": 1, "flim": 2}], columns=["user"])  # where no film is needed
+    with pytest.raises(DataError, match="row 1: there is no column 'person'; the columns are user"):
+        encoder.encode_rows([{"person": 1}])
+
+
+def test_hostile_names_take_little_time():
+    encoder = Encoder.fit({f"column {i}": [1, 2] for i in range(20)})
+    rows = [{f"nmuloc {50 * i + j}": 1 for j in range(50)} for i in range(3000)]
+    assert cpu_seconds(lambda: encoder.encode_rows([{"column 1": 1, **row} for row in rows])) < 10
+
+
 def test_rows_are_checked():
     encoder = Encoder.fit(MIXED, **KINDS)
     with pytest.raises(DataError, match="row 2: there is no column 'usr'.*did you mean 'user'"):

@@ -31,7 +31,7 @@ keeps no list of values (``fm.encoding.columns``): then only missing values are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, overload
 
@@ -43,11 +43,12 @@ from fm.encoding.columns import MAX_FEATURES, Column, Entries, Numeric, column_f
 from fm.errors import ConfigError, DataError, FMError, ModelFileError
 from fm.formats.cells import CellTable, text_of, wrong_cell
 from fm.formats.files import ragged
-from fm.formats.frames import no_column
+from fm.formats.frames import misspelt, no_column
 from fm.formats.tables import read_table
 from fm.sparse import csr
 
 FORMAT_VERSION = 1
+_MOST_CHECKS = 100  # different sets of names in one request, which may be hostile
 
 
 class FeatureNames(Sequence[str]):
@@ -210,7 +211,7 @@ class Encoder:
     # -- encoding --------------------------------------------------------------------------------
 
     def transform(self, data: Any, *, columns: Iterable[str] | None = None) -> sp.csr_matrix:
-        """Return the rows of a table as features; columns that are not needed are ignored.
+        """Return the rows of a table as features; further columns are ignored.
 
         Parameters
         ----------
@@ -236,6 +237,36 @@ class Encoder:
                 parts.append(column.encode(cells))
             offsets.append(offset)
         return self._csr(table.num_rows, parts, offsets)
+
+    def check_names(
+        self, names: Collection[str], source: str, columns: Iterable[str] | None = None
+    ) -> None:
+        """Refuse the names of a row or table if they seem to be wrong.
+
+        Names that the encoder does not know are ignored, whether in a table, a dict or a request.
+        But a name close to that of a column which is missing is a slip, and so is a row without any
+        column that the encoder knows.
+
+        Parameters
+        ----------
+        names : collection of str
+        source : str
+            Where they are, for the message: ``"row 1"``.
+        columns : iterable of str, optional
+            Only these columns are needed; the default is all.
+
+        Raises
+        ------
+        DataError
+        """
+        known = {*self.field_names, *(() if self.target is None else (self.target,))}
+        if names and known.isdisjoint(names):
+            raise no_column(str(next(iter(names))), self.field_names, source)
+        wanted = [column.name for _, column in self._chosen(columns)]
+        slip = misspelt(names, wanted, known)
+        if slip is not None:
+            name, meant = slip
+            raise DataError(f"{no_column(name, wanted, source, meant)} If not, rename it")
 
     def _chosen(self, columns: Iterable[str] | None) -> list[tuple[int, Column]]:
         """Return (first feature, column) of the columns with these names, or of all."""
@@ -271,7 +302,7 @@ class Encoder:
         """Return rows given as mappings, such as JSON objects, as features.
 
         The same features as :meth:`transform` of a table with these rows, without Arrow. A column
-        that a row does not have is missing in it.
+        that a row does not have is missing in it; further columns are ignored.
 
         Parameters
         ----------
@@ -287,13 +318,24 @@ class Encoder:
         Raises
         ------
         DataError
-            If a row has a column that the encoder does not know, or a value of the wrong kind.
+            If a row has a misspelt name (see :meth:`check_names`), or a value of the wrong kind.
         """
         chosen = self._chosen(columns)
+        checked: set[tuple[str, ...]] = set()
         indices: list[int] = []
         values: list[float] = []
         indptr = [0]
         for number, row in enumerate(rows, 1):
+            if not isinstance(row, Mapping):
+                raise DataError(
+                    f"row {number}: expected an object with the columns "
+                    f"{', '.join(self.field_names)}, found {type(row).__name__}"
+                )
+            if not row.keys() <= self._by_name.keys() and len(checked) < _MOST_CHECKS:
+                names = tuple(row)
+                if names not in checked:  # as most rows have the same
+                    self.check_names(names, f"row {number}", columns)
+                    checked.add(names)
             self._encode_row(row, number, chosen, indices, values)
             indptr.append(len(indices))
         return csr(
@@ -311,14 +353,6 @@ class Encoder:
         indices: list[int],
         values: list[float],
     ) -> None:
-        if not isinstance(row, Mapping):
-            raise DataError(
-                f"row {number}: expected an object with the columns "
-                f"{', '.join(self.field_names)}, found {type(row).__name__}"
-            )
-        if not row.keys() <= self._by_name.keys():
-            extra = next(name for name in row if name not in self._by_name)
-            raise no_column(extra, self.field_names, f"row {number}")
         for offset, column in chosen:
             value = row.get(column.name)
             try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fm.errors import DataError, UnsupportedFormatError
@@ -224,14 +224,52 @@ def select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
     return table if names is None else table.select(names)
 
 
-def no_column(name: str, names: Sequence[str], source: str) -> DataError:
+def misspelt(
+    names: Collection[str], wanted: Sequence[str], known: Collection[str] = ()
+) -> tuple[str, str] | None:
+    """Return a name that is not known and close to a wanted one that is missing, and that one.
+
+    Other names that are not known may stay: rows may have further columns.
+
+    Parameters
+    ----------
+    names : collection of str
+        The names of a row or a table.
+    wanted : sequence of str
+        The names to look for.
+    known : collection of str
+        Further names that are right.
+
+    Examples
+    --------
+    >>> misspelt(["flim", "time"], ["user", "film"])
+    ('flim', 'film')
+    >>> misspelt(["flim", "film", "user"], ["user", "film"])
+    """
+    others = [n for n in names if isinstance(n, str) and n not in known and n not in wanted]
+    lowered = {name.lower(): name for name in others[:_MOST_NAMES]}
+    for name in wanted if lowered else ():
+        if name in names:
+            continue
+        close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=_SLIP)
+        if close:
+            return lowered[close[0]], name
+    return None
+
+
+_SLIP = 0.7  # share of letters in common: flim and film, movie and movie_id
+_MOST_NAMES = 50  # that are looked at: requests may be hostile, and each takes microseconds
+
+
+def no_column(name: str, names: Sequence[str], source: str, meant: str | None = None) -> DataError:
     """Return the error for a column that does not exist: which do, and which may be meant."""
-    close = difflib.get_close_matches(name, names, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else ""
-    if not close and all(n.isdigit() for n in names):
-        meant = "; if the first row is a header, pass header=True"
+    if meant is None:
+        meant = next(iter(difflib.get_close_matches(name, names, n=1)), None)
+    advice = "" if meant is None else f"; did you mean {meant!r}?"
+    if meant is None and all(n.isdigit() for n in names):
+        advice = "; if the first row is a header, pass header=True"
     shown = ", ".join(names[:30]) + (f", ... ({len(names)} in all)" if len(names) > 30 else "")
-    return DataError(f"{source}: there is no column {name!r}; the columns are {shown}{meant}")
+    return DataError(f"{source}: there is no column {name!r}; the columns are {shown}{advice}")
 
 
 # -- places of rows --------------------------------------------------------------------------------
