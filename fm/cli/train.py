@@ -357,7 +357,9 @@ def _with_task_of(data: Dataset, config: TrainConfig) -> TrainConfig:
 
 
 def _report_of_data(data: Dataset, config: TrainConfig) -> dict[str, Any]:
-    fields = None
+    fields, kinds = None, None
+    if data.encoder is not None:
+        kinds = {column.name: column.kind for column in data.encoder.columns}
     if data.fields is not None:
         sizes = np.bincount(data.fields, minlength=len(data.field_names)).tolist()
         fields = dict(zip(data.field_names, sizes, strict=True))
@@ -367,6 +369,7 @@ def _report_of_data(data: Dataset, config: TrainConfig) -> dict[str, Any]:
             "rows": data.num_rows,
             "features": data.num_features,
             "fields": fields,
+            "kinds": kinds,
         },
         "predictor_type": config.predictor_type,
         "baseline": {} if config.task.ranks else _constant(data, config.task, data),
@@ -430,12 +433,13 @@ def _texts_of_data(
     about = report["data"]
     yield "data", f"{data.source}: {data.num_rows:,} rows, {data.num_features:,} features"
     if about["fields"]:
-        columns = () if data.encoder is None else data.encoder.columns
-        kinds = {column.name: f" ({column.kind})" for column in columns}
-        kinds = {name: kind for name, kind in kinds.items() if kind != " (categorical)"}
-        shown = [f"{name} {size:,}{kinds.get(name, '')}" for name, size in about["fields"].items()]
-        more = len(shown) - _MOST_FIELDS
-        yield "fields", ", ".join(shown[:_MOST_FIELDS]) + (f" and {more} more" if more > 0 else "")
+        kinds: dict[str, str] = about["kinds"] or {}
+        groups: dict[str | None, list[str]] = {}
+        for name, size in list(about["fields"].items())[:_MOST_FIELDS]:
+            groups.setdefault(kinds.get(name), []).append(f"{name} {size:,}")
+        shown = [(f"{kind}: " if kind else "") + ", ".join(group) for kind, group in groups.items()]
+        more = len(about["fields"]) - _MOST_FIELDS
+        yield "fields", "; ".join(shown) + (f" and {more} more" if more > 0 else "")
     if data.catalogue is not None:
         yield "items", repr(data.catalogue)[len("Catalogue(") : -1]
     task = config.task
