@@ -1,14 +1,13 @@
 """``fm train``: a file in, a model file out.
 
-Decided here: which task is trained when none is named, how further files are read so that their
-features are those of the training file, what a signal does, and what is shown. Not decided here:
-hyperparameters (the options are made from ``fm.config``), training (``fm.training.fit``).
+Decided here: how further files are read so that their features are those of the training file, what
+a signal does, and what is shown. Not decided here: hyperparameters (the options are made from
+``fm.config``), training (``fm.training.fit``).
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 import os
 import shlex
@@ -41,9 +40,9 @@ from fm.model.load import load
 from fm.model.model import Model
 from fm.reading.finding_items import continued
 from fm.recipes import OPTIMIZERS
-from fm.tasks import CLASSIFIER, REGRESSOR, TASKS, Task
+from fm.tasks import CLASSIFIER, REGRESSOR, Task
 from fm.training.checkpoint import is_checkpoint
-from fm.training.checks import check_labels
+from fm.training.checks import check_labels, with_task
 from fm.training.fit import fit
 
 EXAMPLES = """\
@@ -59,7 +58,6 @@ then:
   fm predict model.safetensors new.csv
   fm recommend model.safetensors --user 42"""
 
-_TASK_OF_METRIC = {metric: task.name for task in TASKS.values() for metric in task.watched}
 _MOST_FIELDS = 12  # that are shown
 _WORSE = 1.2  # times the error of the training mean is no accident of the rows held out
 
@@ -87,8 +85,7 @@ def _train(args: argparse.Namespace) -> int:
         data, test, validation = _read(args, config, init)
         if init is not None and init.catalogue is not None:
             data = continued(init.catalogue, data)  # as fit does; here for the report
-        if args.predictor_type is None and init is None and args.metric in (None, "auto"):
-            config = _with_task_of(data, config)
+        config = with_task(config, data, init)  # as fit does; here for the report
         if not config.task.ranks:
             for rows in (data, validation, test):  # else the baseline of numbers were nonsense
                 if rows is not None:
@@ -247,8 +244,6 @@ def _default_text(parameter: Parameter) -> str:
         text = f"default with sgd {_spelled(recipes[0])}"
         if recipes[0] != recipes[1]:
             text += f", for labels {_spelled(recipes[1])}"
-    if parameter.name == "predictor_type":
-        text = f"default {CLASSIFIER} if all targets are 0 or 1, else {REGRESSOR}"
     named = parameter.choices or parameter.kind is bool  # the metavar shows the range
     return text if named else f"{parameter.range_text}; {text}"
 
@@ -266,8 +261,6 @@ def _config(args: argparse.Namespace, init: Model | None) -> TrainConfig:
     if init is not None:
         values.setdefault("num_factors", init.num_factors)
         values.setdefault("predictor_type", init.config.predictor_type)
-    elif args.metric in _TASK_OF_METRIC:
-        values.setdefault("predictor_type", _TASK_OF_METRIC[args.metric])
     return TrainConfig.from_strings(values)
 
 
@@ -333,27 +326,6 @@ def _read(
         if rows is not None and rows.weight is not None and not rows.weight.any():
             raise DataError(f"{rows.source}: expected a weight above 0, found all of them 0")
     return data, test, validation
-
-
-def _with_task_of(data: Dataset, config: TrainConfig) -> TrainConfig:
-    """Return the config for the targets there are: only 0 and 1 are labels, else numbers."""
-    found = np.unique(data.targets)[:3].tolist()
-    if found == [0, 1]:
-        log.info(
-            "all targets are 0 or 1: predictor_type is %s, which predicts the probability of 1; "
-            "say --predictor-type %s for numbers",
-            CLASSIFIER,
-            REGRESSOR,
-        )
-        return dataclasses.replace(config, predictor_type=CLASSIFIER)
-    if len(found) == 2:
-        log.warning(
-            "the targets are only %g and %g, and predictor_type is %s; for probabilities make them "
-            "0 and 1",
-            *found,
-            REGRESSOR,
-        )
-    return config
 
 
 def _report_of_data(data: Dataset, config: TrainConfig) -> dict[str, Any]:

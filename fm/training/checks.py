@@ -1,7 +1,8 @@
-"""What is refused before the first epoch, and what is said when training has diverged."""
+"""What is decided and refused before the first epoch, and what is said after a divergence."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,9 @@ from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError, DivergenceError
 from fm.model.model import Model
+from fm.tasks import CLASSIFIER, REGRESSOR
+
+logger = logging.getLogger("fm")
 
 
 def check_kinds(data: Any, config: Any, validation: Any) -> None:
@@ -24,6 +28,32 @@ def check_kinds(data: Any, config: Any, validation: Any) -> None:
                 f"{name}: expected a {kind.__name__}, found {type(value).__name__}; make one with "
                 f"{made}"
             )
+
+
+def with_task(config: TrainConfig, data: Dataset, init: Model | None = None) -> TrainConfig:
+    """Return the config with a task: named, that of the model to start from, or as targets say.
+
+    Targets that are all 0 or 1, and both, are labels; others are numbers.
+    """
+    if config.predictor_type is not None or data.y is None:
+        return config
+    if init is not None:
+        return replace(config, predictor_type=init.task.name)
+    found = np.unique(data.y)[:3].tolist()
+    if found == [0, 1]:
+        logger.info(
+            "all targets are 0 or 1: predictor_type is %s, which predicts the probability of 1; "
+            "say predictor_type=%s for numbers",
+            CLASSIFIER, REGRESSOR,
+        )  # fmt: skip
+        return replace(config, predictor_type=CLASSIFIER)
+    if len(found) == 2:
+        logger.warning(
+            "the targets are only %g and %g, and predictor_type is %s; for probabilities make them "
+            "0 and 1",
+            *found, REGRESSOR,
+        )  # fmt: skip
+    return replace(config, predictor_type=REGRESSOR)
 
 
 def check_init(init: Model | None, data: Dataset) -> None:
