@@ -35,23 +35,24 @@ def with_task(config: TrainConfig, data: Dataset, init: Model | None = None) -> 
 
     Targets that are all 0 or 1, and both, are labels; others are numbers.
     """
-    if config.predictor_type is not None or data.y is None:
+    if config.predictor_type is not None or data.y is None or not data.y.size:
         return config
     if init is not None:
         return replace(config, predictor_type=init.task.name)
-    found = np.unique(data.y)[:3].tolist()
-    if found == [0, 1]:
+    low, high = data.y.min(), data.y.max()  # np.unique would take as long as an epoch
+    two = low < high and bool(((data.y == low) | (data.y == high)).all())
+    if two and (low, high) == (0, 1):
         logger.info(
             "all targets are 0 or 1: predictor_type is %s, which predicts the probability of 1; "
             "say predictor_type=%s for numbers",
             CLASSIFIER, REGRESSOR,
         )  # fmt: skip
         return replace(config, predictor_type=CLASSIFIER)
-    if len(found) == 2:
+    if two:
         logger.warning(
             "the targets are only %g and %g, and predictor_type is %s; for probabilities make them "
             "0 and 1",
-            *found, REGRESSOR,
+            low, high, REGRESSOR,
         )  # fmt: skip
     return replace(config, predictor_type=REGRESSOR)
 
