@@ -11,8 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -31,6 +30,8 @@ from fm.data.dataset import Dataset
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
 from fm.measures.losses import sigmoid
+from fm.reading.options import Option, options
+from fm.reading.read import with_catalogue
 from fm.sparse import checked_csr
 from fm.tasks import CLASSIFIER, RANKER, REGRESSOR
 
@@ -47,52 +48,14 @@ _SMALL = 10_000
 # -- hyperparameters -------------------------------------------------------------------------------
 
 
-class _Option(NamedTuple):
-    """A parameter of the constructors, as their signature and docstring show it."""
-
-    name: str
-    default: Any
-    kind: str
-    help: str
-
-
-_NAMES, _SETS = "str, int, or sequence of them", "str, int, sequence of them, or dict"
-
-#: What :meth:`fm.encoding.encoder.Encoder.fit` is told of the columns.
-_COLUMN_OPTIONS = tuple(_Option(*option) for option in (
-    ("categorical", (), _NAMES, "columns with one value in each row: ids, names, codes"),
-    ("numeric", (), _NAMES, "columns with numbers"),
-    ("multi", (), _SETS, "columns with sets of values: lists, or texts such as 'Action|Comedy'; "
-     "a dict gives the separator of each column"),
-    ("history", (), _SETS, "as multi, but each of n values weighs 1/sqrt(n)"),
-    ("ignore", (), _NAMES, "columns to leave out when no others are named"),
-    ("standardize", False, "bool", "scale numeric columns to mean 0 and standard deviation 1"),
-    ("min_count", 1, "int", "values in fewer rows share the unknown feature of their column"),
-    ("hash_dim", None, "int, dict of int, or None", "hash the values of a column into so many "
-     "features instead of listing them"),
-))  # fmt: skip
-_WARM_START = _Option(
-    "warm_start", False, "bool", "let fit start from the model of the last fit, if there is one"
+_COLUMNS, _SIDES = options("columns"), options("recommending")
+_WARM_START = Option(
+    "warm_start", False, "", "bool", "let fit start from the model of the last fit, if there is one"
 )
-#: What a ranker is told of them besides; see :func:`fm.reading.finding_items.catalogue_of`.
-_SIDE_OPTIONS = (
-    _Option("item", None, "str or None", "the column of the items, or a range of features such as "
-            "'943:2625'; None: a column with a usual name, such as item, film or product"),
-    _Option("user", None, "str or None", "the same of the users, who may be absent"),
-    _Option("item_columns", None, "str, sequence of them, or None", "the columns that describe an "
-            "item; None: those with one value in all rows of each item"),
-)  # fmt: skip
 _TRAINING = tuple(p for p in parameters() if p.name not in ("predictor_type", "feature_dim"))
 
 
-def _options(more: Sequence[_Option] = ()) -> Iterator[_Option]:
-    yield from map(_described, _TRAINING)
-    yield _WARM_START
-    yield from _COLUMN_OPTIONS
-    yield from more
-
-
-def _described(parameter: Parameter) -> _Option:
+def _described(parameter: Parameter) -> Option:
     kind, text = parameter.kind.__name__, parameter.help
     if parameter.choices:
         kind = "{" + ", ".join(map(repr, parameter.choices)) + "}"
@@ -100,17 +63,17 @@ def _described(parameter: Parameter) -> _Option:
         text += f"; {parameter.range_text}"
     if parameter.optional:
         kind += " or None"
-    return _Option(parameter.name, parameter.default, kind, text)
+    return Option(parameter.name, parameter.default, parameter.group, kind, text)
 
 
-def _signature(more: Sequence[_Option] = ()) -> inspect.Signature:
-    return inspect.Signature(
-        [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-        + [
-            inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default)
-            for option in _options(more)
-        ]
-    )
+_OPTIONS = (*map(_described, _TRAINING), _WARM_START, *_COLUMNS, *_SIDES)
+_SIGNATURE = inspect.Signature(
+    [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    + [
+        inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default)
+        for option in _OPTIONS
+    ]
+)
 
 
 _NOTES = """
@@ -158,7 +121,7 @@ def _documented(cls: _Class) -> _Class:
     if cls.__doc__ is None:  # python -OO
         return cls
     entries = []
-    for option in _options(cls._more_options):  # type: ignore[attr-defined]
+    for option in _OPTIONS:
         text = textwrap.fill(option.help, 92)
         default = "" if option.default is None else f", default={option.default!r}"
         entries.append(f"{option.name} : {option.kind}{default}\n{textwrap.indent(text, '    ')}")
@@ -183,7 +146,6 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
 
     _predictor_type: str
     _merges = True  # few rows: see _MERGING
-    _more_options: tuple[_Option, ...] = ()
     model_: Model
 
     def __init__(self, **given: Any) -> None:
@@ -193,7 +155,7 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
             if name != "self":
                 setattr(self, name, value)
 
-    __init__.__signature__ = _signature()  # type: ignore[attr-defined]
+    __init__.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -252,6 +214,7 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
         from fm.training.fit import fit
 
         data, validation = self._rows(X, y, weight, fresh, classes=classes, eval_set=eval_set)
+        data = self._with_items(data)
         init = None if fresh else self.model_
         self._state: TrainState | None = None
         return self._keep(fit(data, config, validation=validation, init=init, progress=False))
@@ -271,6 +234,12 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
             y = self._target(y, "eval_set", False)
             validation = self._dataset(X, y, None, encoder, reset=False)
         return data, validation
+
+    def _with_items(self, data: Dataset) -> Dataset:
+        """Return the training rows with what is known of their items and users."""
+        return with_catalogue(
+            data, **{option.name: getattr(self, option.name) for option in _SIDES}
+        )
 
     def _keep(self, model: Model) -> Any:
         """Show what was learnt as attributes, and return self."""
@@ -324,10 +293,10 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
 
     def _new_encoder(self, X: Any) -> Encoder | None:
         """Return the encoder that X calls for; None where X is taken as numbers."""
-        given = {option.name: getattr(self, option.name) for option in _COLUMN_OPTIONS}
+        given = {option.name: getattr(self, option.name) for option in _COLUMNS}
         asked = any(
             np.size(given[name]) if default == () else given[name] != default
-            for name, default, *_ in _COLUMN_OPTIONS
+            for name, default, *_ in _COLUMNS
         )
         if not asked and (not _is_frame(X) or _all_floats(X)):
             return None
@@ -520,12 +489,6 @@ class FMRanker(_FactorizationMachine):
 
     _predictor_type = RANKER
     _merges = False  # that users meet items again and again is something that it learns from
-    _more_options = _SIDE_OPTIONS
-
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
-
-    __init__.__signature__ = _signature(_SIDE_OPTIONS)  # type: ignore[attr-defined]
 
     def fit(
         self, X: Any, y: Any = None, sample_weight: Any = None, *, eval_set: Any = None
@@ -589,17 +552,11 @@ class FMRanker(_FactorizationMachine):
             y = np.ones(np.shape(X)[0], np.float32)
         return super()._dataset(X, y, weight, encoder, reset=reset)
 
-    def _rows(
-        self, X: Any, y: Any, weight: Any, fresh: bool, *, classes: Any = None, eval_set: Any = None
-    ) -> tuple[Dataset, Dataset | None]:
-        from fm.reading.finding_items import catalogue_of
-
-        data, validation = super()._rows(X, y, weight, fresh, classes=classes, eval_set=eval_set)
-        sides = {option.name: getattr(self, option.name) for option in _SIDE_OPTIONS}
-        catalogue = catalogue_of(data, **sides)
-        if catalogue is None:
+    def _with_items(self, data: Dataset) -> Dataset:
+        data = super()._with_items(data)
+        if data.catalogue is None:
             raise ConfigError(f"item: expected the column of the items, found none{_told(data)}")
-        return dataclasses.replace(data, catalogue=catalogue), validation
+        return data
 
     def _new_encoder(self, X: Any) -> Encoder | None:
         """Return the encoder; of frames always: in a ranker's numbers are ids."""

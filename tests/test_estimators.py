@@ -27,6 +27,7 @@ import fm
 from fm.config import parameters
 from fm.errors import ConfigError, DataError
 from fm.estimators import FMClassifier, FMRegressor
+from fm.reading.options import options
 
 ESTIMATORS = [FMRegressor, FMClassifier]
 
@@ -87,8 +88,9 @@ def test_parameters_are_those_of_the_config(make):
     del given["predictor_type"], given["feature_dim"]
     found = {name: p.default for name, p in signature.parameters.items() if name in given}
     assert found == given
-    columns = "categorical numeric multi history ignore standardize min_count hash_dim".split()
-    assert set(signature.parameters) - set(given) == {"warm_start", *columns}
+    more = [name for name in signature.parameters if name not in given]
+    known = [option.name for option in options("columns", "recommending")]
+    assert more == ["warm_start", *known]
     assert make().get_params() == {name: p.default for name, p in signature.parameters.items()}
 
 
@@ -182,6 +184,19 @@ def test_later_frames_may_be_in_another_order(ratings):
     assert_array_equal(model.predict(other), model.predict(frame))
     with pytest.raises(DataError, match=r"'film'"):
         model.predict(frame.drop(columns="film"))
+
+
+def test_models_of_frames_know_their_items_as_those_of_read(ratings):
+    frame, y, labels = ratings
+    read = fm.fit(fm.read((frame[["user", "film"]], y)), fm.TrainConfig(num_factors=2, epochs=2))
+    model = FMRegressor(num_factors=2, epochs=2).fit(frame[["user", "film"]], y).model_
+    assert repr(model.catalogue) == repr(read.catalogue)
+    assert len(model.recommend({"user": "u1"}, 3).scores[0]) == 3
+    classifier = FMClassifier(num_factors=2, epochs=2, item="user", user="film", keep_seen=False)
+    known = classifier.fit(frame, labels).model_.catalogue
+    assert (known.item, known.user, known.seen) == ("user", "film", None)
+    numbers = FMRegressor(epochs=2).fit(frame[["age"]], y).model_
+    assert numbers.encoder is None and numbers.catalogue is None
 
 
 def test_only_named_columns_are_used(ratings):

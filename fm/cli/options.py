@@ -1,6 +1,6 @@
 """What the command lines share: options that describe the data, and how a program ends.
 
-Decided here: names and meaning of the options that say how a file is read, how outputs
+Decided here: how a command line takes the options of reading (``fm.reading.options``), how outputs
 are opened, the form of messages (advice in them names options, not arguments of Python), and exit
 codes: 0 done, 2 wrong use, data or model (one line on standard error), 130 interrupted, 141 nobody
 reads our output any more (as `head` leaves a pipe).
@@ -29,6 +29,7 @@ import orjson
 from fm.config import parameters
 from fm.errors import ConfigError, DataError, FMError
 from fm.formats.storage import atomic_output
+from fm.reading.options import options
 
 if TYPE_CHECKING:
     from fm.encoding.encoder import Encoder
@@ -65,10 +66,80 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_WRONG, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
+def names(text: str) -> list[str]:
+    """Return a comma-separated list of names; a name with a comma goes in double quotes.
+
+    Examples
+    --------
+    >>> names('user, "last, first"')
+    ['user', 'last, first']
+    """
+    found = next(csv.reader([text], skipinitialspace=True), [])
+    if not all(found) or not found:
+        raise argparse.ArgumentTypeError(f"expected names separated by commas, found {text!r}")
+    return found
+
+
+def positive(text: str) -> int:
+    """Return an integer >= 1.
+
+    Examples
+    --------
+    >>> positive("3")
+    3
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, found {text!r}")
+    return int(text)
+
+
+_NAME = {"metavar": "NAME"}
+_NAMES = {"type": names, "action": "extend", "metavar": "NAME,..."}
+_COUNT = {"type": positive, "metavar": "N"}
+_SWITCH = {"action": argparse.BooleanOptionalAction}
+# How a command line takes an option of fm.read; others are none.
+_TAKEN: dict[str, dict[str, Any]] = {
+    "target": _NAME,
+    "weight": _NAME,
+    "categorical": _NAMES,
+    "numeric": _NAMES,
+    "multi": _NAMES,
+    "history": _NAMES,
+    "ignore": _NAMES,
+    "standardize": {"action": "store_const", "const": True},
+    "min_count": _COUNT,
+    "hash_dim": _COUNT,
+    "user": _NAME,
+    "item": _NAME,
+    "item_columns": _NAMES,
+    "keep_seen": _SWITCH,
+    "format": {"choices": ("libsvm", "libffm", "csv", "tsv", "parquet", "recordio")},
+    "delimiter": {"metavar": "CHAR"},
+    "header": _SWITCH,
+    "zero_based": _SWITCH,
+}
+# Options of a command line that go with one of these.
+_BESIDE: dict[str, tuple[str, dict[str, Any]]] = {
+    "history": (
+        "--separator",
+        {"metavar": "TEXT", "help": 'separates the values of a multi or history cell ("|")'},
+    ),
+    "header": (
+        "--names",
+        {**_NAMES, "help": "names for the columns of a text table without a header"},
+    ),
+}
+_ABOUT = {
+    "columns": "Lists are separated by commas, or the option is repeated. If no column is named,\n"
+    "all but target and weight are used: decimal numbers as numeric, lists as multi,\n"
+    "the others as categorical."
+}
+
+
 def add_data_options(
     parser: argparse.ArgumentParser, *, target: bool = True, columns: bool = True
 ) -> None:
-    """Add the options that describe a data file.
+    """Add the options that describe a data file, group after group as in ``fm.reading.options``.
 
     Parameters
     ----------
@@ -79,122 +150,22 @@ def add_data_options(
     columns : bool
         Whether the program chooses columns; not so where a model's encoder has chosen.
     """
-    form = parser.add_argument_group("form of the data")
-    form.add_argument(
-        "--format",
-        choices=("libsvm", "libffm", "csv", "tsv", "parquet", "recordio"),
-        help="format of the file; not given: told from its name and first bytes",
-    )
-    form.add_argument(
-        "--delimiter", metavar="CHAR", help="what separates the cells of a text table"
-    )
-    form.add_argument(
-        "--header",
-        action=argparse.BooleanOptionalAction,
-        help="whether the first line of a text table names the columns; not given: guessed",
-    )
-    form.add_argument(
-        "--names",
-        type=names,
-        action="extend",
-        metavar="NAME,...",
-        help="names for the columns of a text table without a header",
-    )
-    form.add_argument(
-        "--zero-based",
-        action=argparse.BooleanOptionalAction,
-        help="whether libsvm calls the first feature 0; not given: 1, if the file has no 0. Say "
-        "it for test files, which may lack the first feature by chance",
-    )
-    if target:
-        group = parser.add_argument_group("what is predicted")
-        group.add_argument(
-            "--target",
-            metavar="NAME",
-            help="column with the target; not given: rating, label, target, y or click",
-        )
-        group.add_argument("--weight", metavar="NAME", help="column with the weight of each row")
-    if not columns:
-        return
-    group = parser.add_argument_group(
-        "columns",
-        "Lists are separated by commas, or the option is repeated. If no column is named,\n"
-        "all but target and weight are used: decimal numbers as numeric, lists as multi,\n"
-        "the others as categorical.",
-    )
-    for kind, text in _COLUMN_KINDS.items():
-        group.add_argument(
-            f"--{kind}", type=names, action="extend", metavar="NAME,...", default=[], help=text
-        )
-    group.add_argument(
-        "--separator", metavar="TEXT", help='separates the values of a multi or history cell ("|")'
-    )
-    group.add_argument(
-        "--standardize",
-        action="store_true",
-        help="scale numeric columns to mean 0 and standard deviation 1",
-    )
-    group.add_argument(
-        "--min-count",
-        type=positive,
-        metavar="N",
-        help="values in fewer rows share the unknown feature of their column",
-    )
-    group.add_argument(
-        "--hash-dim",
-        type=positive,
-        metavar="N",
-        help="hash the values of each column into N features instead of listing them",
-    )
-    group = parser.add_argument_group(
-        "recommending",
-        "Not given: columns called user, user_id, ...; item, movie, film, product, ...",
-    )
-    group.add_argument(
-        "--user", metavar="NAME", help="column of the users, or a range of features such as 0:943"
-    )
-    group.add_argument(
-        "--item",
-        metavar="NAME",
-        help="column of the items, or a range of features such as 943:2625",
-    )
-    group.add_argument(
-        "--item-columns",
-        type=names,
-        action="extend",
-        metavar="NAME,...",
-        help="columns that describe an item; not given: those with one value for each item",
-    )
-    group.add_argument(
-        "--no-keep-seen",
-        dest="keep_seen",
-        action="store_false",
-        default=None,
-        help="do not keep in the model who met which item (it is left out when recommending)",
-    )
-
-
-_SINGLE = (
-    "format",
-    "delimiter",
-    "header",
-    "zero_based",
-    "target",
-    "weight",
-    "min_count",
-    "hash_dim",
-    "user",
-    "item",
-    "item_columns",
-    "keep_seen",
-)
-_COLUMN_KINDS = {
-    "categorical": "columns with one value in each row: ids, names, codes",
-    "numeric": "columns with numbers",
-    "multi": 'columns with sets of values, such as "Action|Comedy"',
-    "history": "columns with sets of values, weighted by 1/sqrt(how many): rated or bought things",
-    "ignore": "columns to leave out when no others are named",
-}
+    groups = dict.fromkeys(option.group for option in options())
+    for name in groups:
+        if name == "what is predicted" and not target:
+            continue
+        if name in ("columns", "recommending") and not columns:
+            continue
+        taken = [option for option in options(name) if option.name in _TAKEN]
+        if not taken:
+            continue
+        group = parser.add_argument_group(name, _ABOUT.get(name))
+        for option in taken:
+            flag = f"--{option.name.replace('_', '-')}"
+            group.add_argument(flag, default=None, help=option.help, **_TAKEN[option.name])
+            if option.name in _BESIDE:
+                flag, how = _BESIDE[option.name]
+                group.add_argument(flag, **how)
 
 
 def data_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -209,30 +180,25 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
     {'header': False, 'target': 'stars', 'multi': ['genres', 'tags']}
     """
     given = vars(args)
-    options = {name: given[name] for name in _SINGLE if given.get(name) is not None}
+    found = {name: given[name] for name in _TAKEN if given.get(name) not in (None, [])}
     if given.get("names"):
         if given.get("header"):
             raise ConfigError("--names: expected a table without a header, found --header too")
-        options["header"] = given["names"]
-    for kind in _COLUMN_KINDS:
-        if given.get(kind):
-            options[kind] = given[kind]
+        found["header"] = given["names"]
     if given.get("separator"):
-        if not given.get("multi") and not given.get("history"):
+        named = [kind for kind in ("multi", "history") if kind in found]
+        if not named:
             raise ConfigError(
                 "--separator: separates the values of columns that --multi or --history names, "
                 "found neither; name the columns"
             )
-        for kind in ("multi", "history"):
-            if kind in options:
-                options[kind] = dict.fromkeys(options[kind], given["separator"])
-    if given.get("standardize"):
-        options["standardize"] = True
-    return options
+        for kind in named:
+            found[kind] = dict.fromkeys(found[kind], given["separator"])
+    return found
 
 
 _SWITCHES = ("header", "zero_based", "standardize")
-_ARGUMENTS = (*_SINGLE, *_COLUMN_KINDS, *_SWITCHES, "encoder", *(p.name for p in parameters()))
+_ARGUMENTS = (*_TAKEN, "encoder", *(p.name for p in parameters()))
 _ADVICE = re.compile(
     r"(\b(?:and|give|in|name|or|pass|say|use|where|with) |\()"
     rf"({'|'.join(_ARGUMENTS)})=(\[.*?\]|'.*?'|[\w.]*)"
@@ -279,20 +245,6 @@ def command(verb: str) -> list[str]:
     return [name, "-m", f"fm.{verb}"]
 
 
-def names(text: str) -> list[str]:
-    """Return a comma-separated list of names; a name with a comma goes in double quotes.
-
-    Examples
-    --------
-    >>> names('user, "last, first"')
-    ['user', 'last, first']
-    """
-    found = next(csv.reader([text], skipinitialspace=True), [])
-    if not all(found) or not found:
-        raise argparse.ArgumentTypeError(f"expected names separated by commas, found {text!r}")
-    return found
-
-
 def parse_json(option: str, text: str, wanted: str, kind: Any) -> list[Any]:
     """Return JSON, which is a thing of a kind or a list of them, as a list.
 
@@ -309,19 +261,6 @@ def parse_json(option: str, text: str, wanted: str, kind: Any) -> list[Any]:
     if not found or not all(isinstance(part, kind) for part in found):
         raise DataError(f"{option}: expected {wanted}, found {text[:60]!r}")
     return found
-
-
-def positive(text: str) -> int:
-    """Return an integer >= 1.
-
-    Examples
-    --------
-    >>> positive("3")
-    3
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer >= 1, found {text!r}")
-    return int(text)
 
 
 def check_output(option: str, path: str, inputs: Mapping[str, Any]) -> None:
