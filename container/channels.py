@@ -184,7 +184,10 @@ def read_all(
             data[name] = read(content, format=form, require_target=not ranker, **reading)
             _check_labels(channel, content, data[name], form, reading, config)
         except FMError as err:
-            raise type(err)(f"channel {channel.name}: {err}") from err
+            text = str(err).replace(
+                "num_features", "feature_dim"
+            )  # as the hyperparameter is called
+            raise type(err)(f"channel {channel.name}: {text}") from err
         if name == TRAIN:
             like = reading
         rows = data[name]

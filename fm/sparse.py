@@ -49,7 +49,7 @@ def checked_csr(X: Any, num_features: int | None = None, *, source: str = "data"
             at, row, feature = _first_entry(X, (X.indices < 0) | (X.indices >= width))
             raise DataError(
                 f"{source} row {row}: feature index {feature} is outside "
-                f"[0, {width}); raise feature_dim or check the data"
+                f"[0, {width}); raise num_features or check the data"
             )
     with np.errstate(over="ignore"):  # reported below, with its place
         data = np.ascontiguousarray(X.data, dtype=np.float32)

@@ -318,7 +318,7 @@ def test_bad_weights():
     X, y = [[1.0], [2.0]], [1.0, 2.0]
     with pytest.raises(DataError, match="all of them zero"):
         FMRegressor().fit(X, y, sample_weight=[0, 0])
-    with pytest.raises(DataError, match="row 2: sample weight -1 is negative"):
+    with pytest.raises(DataError, match="row 2: weight -1 is negative"):
         FMRegressor().fit(X, y, sample_weight=[1, -1])
 
 

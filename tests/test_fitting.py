@@ -472,7 +472,7 @@ def test_a_pass_over_rows_it_cannot_train_on_is_an_error():
         fit_pass(Dataset.from_arrays(np.ones((2, 99)), [1, 2]), config, state)
     with pytest.raises(DataError, match="no target"):
         fit_pass(Dataset(data.X), config, state)
-    with pytest.raises(DataError, match="all sample weights are 0"):
+    with pytest.raises(DataError, match="all weights are 0"):
         fit_pass(dataclasses.replace(data, weight=np.zeros(400, np.float32)), config, state)
 
 
@@ -579,7 +579,7 @@ def test_targets_that_cannot_be_learnt_are_refused():
         held = Dataset.from_arrays(np.eye(4), [-1, 1, 1, 1])
         good = Dataset.from_arrays(np.eye(4), [0, 1, 1, 1])
         fit(good, TrainConfig(predictor_type=CLASSIFIER), validation=held)
-    with pytest.raises(DataError, match="all sample weights are 0; nothing to train on"):
+    with pytest.raises(DataError, match="all weights are 0; nothing to train on"):
         fit(dataclasses.replace(data, weight=np.zeros(400, np.float32)))
 
 

@@ -86,7 +86,7 @@ def test_named_columns_target_and_weight():
         read(table, min_count=2, hash_dim={"user": 4}, categorical=["user", "film"]).num_features
         == 7
     )
-    with pytest.raises(DataError, match="row 2: sample weight -1 is negative"):
+    with pytest.raises(DataError, match="row 2: weight -1 is negative"):
         read({**TABLE, "w": [1, -1, 1]}, weight="w")
 
 

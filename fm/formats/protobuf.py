@@ -254,7 +254,7 @@ def parse_row(payload: memoryview, num_features: int | None, require_label: bool
         largest = int(keys.max())
         if largest >= limit:
             raise RecordError(
-                f"feature key {largest} is outside [0, {limit}); raise feature_dim or check the "
+                f"feature key {largest} is outside [0, {limit}); raise num_features or check the "
                 "data"
             )
         indices, width = keys.astype(np.int32), largest + 1
@@ -262,7 +262,7 @@ def parse_row(payload: memoryview, num_features: int | None, require_label: bool
         if given.size > limit:
             raise RecordError(
                 f"expected at most {limit} values in a dense record, found {given.size}; raise "
-                "feature_dim or check the data"
+                "num_features or check the data"
             )
         indices, width = np.arange(given.size, dtype=np.int32), given.size
     if not np.isfinite(values).all():
@@ -277,7 +277,7 @@ def parse_row(payload: memoryview, num_features: int | None, require_label: bool
             claimed = min(claimed * length, 2**64)
         if claimed > limit:
             raise RecordError(
-                f"the shape {shape.tolist()} claims more than {limit} features; give feature_dim"
+                f"the shape {shape.tolist()} claims more than {limit} features; give num_features"
             )
         width = max(width, claimed)
     if not keys.size:

@@ -76,7 +76,7 @@ def check_targets(data: Dataset, config: TrainConfig) -> None:
         if not count:
             raise DataError(f"{data.source}: no {what}; expected at least one")
     if data.weight is not None and not data.weight.any():
-        raise DataError(f"{data.source}: all sample weights are 0; nothing to train on")
+        raise DataError(f"{data.source}: all weights are 0; nothing to train on")
     check_labels(data, config)
 
 
@@ -107,7 +107,7 @@ def checked_validation(
 
 
 def widened(data: Dataset, feature_dim: int | None) -> Dataset:
-    """Return data with feature_dim columns; refuse data with more."""
+    """Return data with as many features as the hyperparameter says; refuse data with more."""
     if feature_dim is None or feature_dim == data.num_features:
         return data
     if feature_dim < data.num_features:
