@@ -459,7 +459,7 @@ class TrainConfig:
     @property
     def recipe(self) -> str:
         """Which of an optimizer's recipes fills in what is not set."""
-        return self.ranking_loss if self.task.ranks else self.predictor_type
+        return self.ranking_loss if self.task.ranks else self.task.like or self.predictor_type
 
     @property
     def watched_metric(self) -> str:
