@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fm.errors import Advice, DataError
 from fm.measures.losses import Logistic, Loss, Squared
 from fm.measures.predictions import (
     classification_metrics,
@@ -123,11 +124,11 @@ class Task:
         wrong = (y != 0) & (y != 1)
         return int(np.argmax(wrong)) if wrong.any() else None
 
-    def wrong_target(self, place: str, y: float) -> str:
-        """Return the message about a target that :meth:`first_wrong_target` found at a place."""
-        return (
-            f"{place}: label {y:g}, but a {self.noun} expects 0 or 1; convert the labels or use "
-            f"predictor_type={REGRESSOR}"
+    def wrong_target(self, place: str, y: float) -> DataError:
+        """Return the error for a target that :meth:`first_wrong_target` found at a place."""
+        return DataError(
+            f"{place}: label {y:g}, but a {self.noun} expects 0 or 1",
+            Advice("convert the labels or use {predictor_type}", predictor_type=REGRESSOR),
         )
 
     def predictions(self, scores: np.ndarray) -> np.ndarray:

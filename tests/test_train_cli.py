@@ -17,7 +17,7 @@ import fm.cli.main
 import fm.cli.predict
 import fm.cli.train
 from fm.cli.evaluate import evaluate
-from fm.cli.options import EXIT_INTERRUPTED, EXIT_WRONG
+from fm.cli.messages import EXIT_INTERRUPTED, EXIT_WRONG
 from fm.config import TrainConfig, parameters
 from fm.data.dataset import Dataset
 from fm.formats.svmlight import write_libsvm
@@ -247,7 +247,7 @@ def test_a_test_file_may_have_further_features_if_feature_dim_says_so(desk, caps
     (desk / "b.libsvm").write_text("1 5:1\n")
     arguments = ("a.libsvm", "--test", "b.libsvm", "--epochs", "1")
     assert train(*arguments) == EXIT_WRONG
-    assert re.search("b.libsvm.*; raise --feature-dim or check", capsys.readouterr().err)
+    assert re.search("b.libsvm.*; check the file, or give --feature-dim 5", capsys.readouterr().err)
     assert train(*arguments, "--feature-dim", "9") == 0
     assert load("model.safetensors").num_features == 9
 
@@ -441,7 +441,7 @@ def test_handlers_of_signals_are_put_back(desk):
         ("train.csv --output test.csv/m", r"--output: .*test\.csv is no directory"),
         ("train.csv --init absent", r"absent: no such file; expected a model"),
         ("train.csv --checkpoint test.csv --resume", r"test\.csv: .*checkpoint"),
-        ("train.csv --names a,b --header", r"--names: expected a table without a header"),
+        ("train.csv --names a,b --header", r"names: expected .*; give --names or --header"),
         ("train.libsvm --categorical user", r"categorical: does not apply to libsvm"),
         ("big.csv --numeric x --optimizer adam --linear-lr 1e30", r"diverged.*likely cause: x"),
     ],

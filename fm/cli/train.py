@@ -23,8 +23,8 @@ import numpy as np
 import orjson
 
 from fm.cli.interrupts import interruptible
+from fm.cli.messages import EXIT_INTERRUPTED, listed
 from fm.cli.options import (
-    EXIT_INTERRUPTED,
     Parser,
     add_data_options,
     check_encoder,
@@ -507,7 +507,7 @@ def _next_command(args: argparse.Namespace, model: Model, path: Path) -> str:
     if args.header is not None:
         words.append("--header" if args.header else "--no-header")
     if args.names:
-        words += ["--names", ",".join(f'"{n}"' if "," in n else n for n in args.names)]
+        words += ["--names", listed(args.names)]
     return shlex.join(words)
 
 
