@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -552,15 +553,49 @@ def test_a_ranker_needs_no_targets_and_is_measured_by_its_lists(desk, capsys):
     ]  # fmt: skip
 
 
+def follow(capsys, new=None):
+    """Run the command that a training proposed, on new rows if it asks for some.
+
+    Return its verb and the lines that it writes.
+    """
+    proposed = capsys.readouterr().out.splitlines()[-1]
+    assert proposed.startswith("next ")
+    words = shlex.split(proposed, comments=True)
+    at = words.index("-m") + 1
+    placeholder = re.search("  # (.*): a file of yours with new rows$", proposed)
+    assert bool(placeholder) == bool(new)
+    if placeholder:
+        assert placeholder[1] in words
+        Path(placeholder[1]).write_text(new)
+    assert fm.cli.main.main([words[at].removeprefix("fm."), *words[at + 1 :]]) == 0
+    return words[at].removeprefix("fm."), capsys.readouterr().out.splitlines()
+
+
 @pytest.mark.parametrize("table", ["hour,film", "film"])
 def test_the_command_after_a_ranker_without_users_works(desk, capsys, table):
     rows = [f"f{i % 7}" if table == "film" else f"h{i % 5},f{i % 7}" for i in range(60)]
     (desk / "met.csv").write_text("\n".join([table, *rows]))
     options = ["--predictor-type", "ranker", "--item", "film", "--num-factors", "2"]
     assert train("met.csv", *options, "--header", "--epochs", "1") == 0
-    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
-    assert fm.cli.main.main(["recommend", *words[words.index("fm.recommend") + 1 :]]) == 0
+    assert follow(capsys, None if table == "film" else "hour\nh1\n")[0] == "recommend"
     assert "rank" in (desk / "lists.csv").read_text()
+
+
+def test_the_command_after_a_training_does_not_predict_the_training_file(desk, capsys):
+    short = ["--epochs", "1", "--num-factors", "2"]
+    assert train("train.csv", *short) == 0  # users and items are known
+    verb, lines = follow(capsys)
+    assert verb == "recommend" and len(lines) > 5
+    text = (desk / "train.csv").read_text().replace("user", "hour")
+    (desk / "hours.txt").write_text(text.partition("\n")[2])
+    names = ["--names", "hour,film,rating"]
+    assert train("hours.txt", *names, *short) == 0
+    verb, lines = follow(capsys, "u1,f2,0\nu2,f3,0\n")
+    assert verb == "predict" and len(lines) == 2
+    write_libsvm("n.libsvm", np.eye(4), np.arange(4.0))
+    assert train("n.libsvm", *short) == 0  # nothing but numbers
+    verb, lines = follow(capsys, "0 2:1\n")
+    assert verb == "predict" and len(lines) == 1
 
 
 def test_numbers_are_no_labels_and_no_baseline_is_shown(desk, capsys):

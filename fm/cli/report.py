@@ -110,15 +110,19 @@ def _text_of_checkpoint(path: str) -> str:
 
 
 def _next_command(args: argparse.Namespace, model: Model, path: Path) -> str:
-    """Return a command that uses the model, ready to run."""
-    words = [*command("predict"), str(path), args.test or args.data]
-    if model.task.ranks:
-        words, into = [*command("recommend"), str(path)], ["--output", "lists.csv"]
-        if model.catalogue is not None and model.catalogue.num_users:
-            return shlex.join([*words, "--all", *into])
-        if _knows_items_only(model):
-            return shlex.join([*words, "--context", "{}", *into])
-        words += ["--input", args.test or args.data, *into]  # contexts, as nobody is known
+    """Return a command that uses the model: ready to run, or with a file of new rows to name."""
+    known, recommend = model.catalogue, [*command("recommend"), str(path)]
+    users = 0 if known is None else known.num_users
+    if model.task.ranks and users:
+        return shlex.join([*recommend, "--all", "--output", "lists.csv"])
+    if model.task.ranks and _knows_items_only(model):
+        return shlex.join([*recommend, "--context", "{}", "--output", "lists.csv"])
+    if users and args.test is None:
+        return shlex.join([*recommend, f"--user={listed([model.recommender.user_ids[0]])}"])
+    new = "NEW" + "".join(Path(args.data).suffixes[-1:])
+    words = [*command("predict"), str(path), args.test or new]
+    if model.task.ranks:  # the rows are contexts, as nobody is known
+        words = [*recommend, "--input", args.test or new, "--output", "lists.csv"]
     for name in ("format", "delimiter"):
         if getattr(args, name) is not None:
             words += [f"--{name}", getattr(args, name)]
@@ -126,7 +130,8 @@ def _next_command(args: argparse.Namespace, model: Model, path: Path) -> str:
         words.append("--header" if args.header else "--no-header")
     if args.names:
         words += ["--names", listed(args.names)]
-    return shlex.join(words)
+    about = "" if args.test else f"  # {new}: a file of yours with new rows"
+    return shlex.join(words) + about
 
 
 def _knows_items_only(model: Model) -> bool:
