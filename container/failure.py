@@ -23,13 +23,14 @@ def guarded(job: Callable[[], int], file: Path) -> int:
     code 1), and so is a signal that came before there was a model; all others are ours
     (``AlgorithmError``, exit code 2, with a traceback).
     """
+    from container.hyperparameters import as_hyperparameter
     from fm.errors import FMError
 
     trace = ""
     try:
         return job()
     except FMError as err:
-        code, reason = EXIT_USER, f"ClientError: {err}"
+        code, reason = EXIT_USER, f"ClientError: {err.spelled(as_hyperparameter)}"
     except KeyboardInterrupt:
         code, reason = EXIT_USER, "ClientError: stopped by a signal before there was a model"
     except MemoryError:

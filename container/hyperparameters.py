@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from fm.cli.messages import listed
 from fm.cli.options import data_options, names
 from fm.config import Parameter, TrainConfig
 from fm.errors import ConfigError
@@ -86,10 +87,28 @@ def parse(given: Mapping[str, Any]) -> Hyperparameters:
     try:
         reading = data_options(argparse.Namespace(**values))
     except ConfigError as err:
-        problems.append(str(err).replace("--", ""))
+        problems.append(err.spelled(as_hyperparameter))
     if problems:
         raise ConfigError("; ".join(problems))
     return Hyperparameters(config, reading)
+
+
+def as_hyperparameter(name: str, value: Any) -> str:
+    """Return how a job's hyperparameters spell an argument; the value ``...`` stands for any.
+
+    Examples
+    --------
+    >>> as_hyperparameter("target", ...), as_hyperparameter("ignore", ["a", "b"])
+    ('target', 'ignore=a,b')
+    >>> as_hyperparameter("num_features", 9), as_hyperparameter("header", True)
+    ('feature_dim=9', 'header=true')
+    """
+    name = "feature_dim" if name == "num_features" else name
+    if value is ...:
+        return name
+    if isinstance(value, bool):
+        return f"{name}={str(value).lower()}"
+    return f"{name}={listed(value) if isinstance(value, list) else value}"
 
 
 def wrong_names(given: Mapping[str, Any]) -> list[str]:

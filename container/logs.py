@@ -22,8 +22,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from container.hyperparameters import as_hyperparameter
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
+from fm.errors import spelled_record
 from fm.sparse import blocks
 from fm.tasks import TASKS, Task
 
@@ -87,6 +89,10 @@ class _Formatter(logging.Formatter):
         if getattr(record, "bare", False):
             return record.getMessage()
         return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        record.message = spelled_record(record, as_hyperparameter)
+        return super().formatMessage(record)
 
 
 def bare(text: str) -> None:

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A process answers with many threads; more of them in the linear algebra slow all down.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from container.paths import Paths
-    from fm.cli.options import run
+    from fm.cli.messages import run
 
     def serve(given: Sequence[str] | None) -> int:
         from fm.serving.server import run_server

@@ -423,8 +423,8 @@ class TrainConfig:
             ):  # fmt: skip
                 if (value := getattr(self, name)) != off:
                     problems.append(
-                        f"{name}: expected nothing {because}, found {value!r}; use "
-                        "predictor_type=ranker"
+                        f"{name}: expected nothing {because}, found {value!r}; set "
+                        "predictor_type to ranker"
                     )
         return problems
 
@@ -436,7 +436,7 @@ class TrainConfig:
                 if value := getattr(self, name):
                     problems.append(
                         f"{name}: expected 0 because optimizer is {self.used_optimizer}, found "
-                        f"{value:g}; use optimizer=ftrl for exact zeros"
+                        f"{value:g}; set optimizer to ftrl for exact zeros"
                     )
         fit = [name for name, entry in OPTIMIZERS.items() if self.recipe in entry.recipes]
         if self.used_optimizer not in fit:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fm.errors import Advice, DataError
 from fm.measures.losses import Logistic, Loss, Squared
 from fm.measures.predictions import (
     classification_metrics,
@@ -133,12 +134,12 @@ class Task:
         wrong = ~self.valid(y)
         return int(np.argmax(wrong)) if wrong.any() else None
 
-    def wrong_target(self, place: str, y: float) -> str:
-        """Return the message about a target that :meth:`first_wrong_target` found at a place."""
-        return (
-            f"{place}: {'label' if self.labels else 'target'} {y:g}, but a {self.noun} expects "
-            f"{self.expects}; convert the {'labels' if self.labels else 'targets'} or use "
-            f"predictor_type={REGRESSOR}"
+    def wrong_target(self, place: str, y: float) -> DataError:
+        """Return the error for a target that :meth:`first_wrong_target` found at a place."""
+        what = "label" if self.labels else "target"
+        return DataError(
+            f"{place}: {what} {y:g}, but a {self.noun} expects {self.expects}",
+            Advice(f"convert the {what}s or use {{predictor_type}}", predictor_type=REGRESSOR),
         )
 
     def predictions(self, scores: np.ndarray) -> np.ndarray:

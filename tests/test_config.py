@@ -91,7 +91,7 @@ def test_initial_values_that_need_a_number(part):
 
 @pytest.mark.parametrize("name", ["linear_l1", "factors_l1"])
 def test_l1_belongs_to_ftrl(name):
-    expected = f"{name}: expected 0 because optimizer is adam, found 0.5; use optimizer=ftrl"
+    expected = f"{name}: expected 0 because optimizer is adam, found 0.5; set optimizer to ftrl"
     assert expected in error_of(**{"optimizer": "adam", name: 0.5})
     assert getattr(TrainConfig(**{"optimizer": "ftrl", name: 0.5}), name) == 0.5
 
@@ -164,8 +164,8 @@ def test_a_recipe_fills_in_what_was_not_set_and_nothing_else(optimizer, task):
          r"metric: expected auto, ndcg, hit_rate because predictor_type is ranker, found 'auc'"),
         ({"metric": "ndcg"}, r"metric: expected auto, rmse, mae because"),
         ({"ranking_loss": "bpr"},
-         r"ranking_loss: expected nothing because predictor_type is regressor, found 'bpr'; use "
-         r"predictor_type=ranker"),
+         r"ranking_loss: expected nothing because predictor_type is regressor, found 'bpr'; set "
+         r"predictor_type to ranker"),
         ({"predictor_type": CLASSIFIER, "num_negatives": 3},
          r"num_negatives: expected nothing because predictor_type is binary_classifier, found 3"),
         ({"negative_sampling": "popularity"}, r"negative_sampling: expected nothing because"),

@@ -27,7 +27,7 @@ from container import channels, hyperparameters, stopping
 from container.failure import EXIT_INTERNAL, EXIT_USER, LIMIT, guarded
 from container.paths import Paths
 from container.stopping import Stop
-from fm.errors import ConfigError, DataError, DivergenceError
+from fm.errors import Advice, ConfigError, DataError, DivergenceError
 from fm.formats.recordio import read_csr, write_spmatrix_to_sparse_tensor
 from fm.model.file import FILE_NAME
 from fm.model.load import load
@@ -274,7 +274,7 @@ def test_f05_options_for_tables():
     }  # fmt: skip
     with pytest.raises(ConfigError, match="names: expected a table without a header"):
         hyperparameters.parse({**SMALL, "names": "a,b", "header": "1"})
-    with pytest.raises(ConfigError, match="separator: separates .* of columns that multi or"):
+    with pytest.raises(ConfigError, match="separator: .*; name them with multi or history$"):
         hyperparameters.parse({**SMALL, "separator": ";"})
     assert hyperparameters.wrong_names({**SMALL, "separator": ";"}) == ["separator"]
     assert hyperparameters.wrong_names({**SMALL, "separator": ";", "history": "h"}) == []
@@ -768,6 +768,7 @@ def test_f19_sigkill_at_any_time(job, good, rng):
     ("error", "code", "first"),
     [
         (DataError("x.csv row 3: no"), EXIT_USER, "ClientError: x.csv row 3: no"),
+        (DataError("no", Advice("{ignore}", ignore=["t"])), EXIT_USER, "ClientError: no; ignore=t"),
         (DivergenceError("it\n  diverged"), EXIT_USER, "ClientError: it diverged"),
         (MemoryError(), EXIT_USER, "ClientError: out of memory; use a larger instance"),
         (OSError(28, "No space left on device", "/opt/x"), EXIT_USER, "ClientError: /opt/x: No sp"),

@@ -208,9 +208,7 @@ def _told(args: argparse.Namespace, model: Model) -> sp.csr_matrix:
         ]
         return model.as_dataset(sp.vstack(parts, format="csr")).X
     except DataError as err:
-        # a trained model's columns are what they are
-        text = str(err).replace("; for lists name the column in multi= or history=", "")
-        raise DataError(f"--row: {text}") from err
+        raise DataError(f"--row: {err.message}", err.advice) from err
     except ValueError as err:  # numpy's
         raise DataError(
             "--row: expected lists of numbers as features and values, found lists within them"

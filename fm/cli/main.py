@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from fm.cli.options import EXIT_WRONG, run
+from fm.cli.messages import EXIT_WRONG, run
 from fm.version import __version__
 
 # verb -> what it does; the verb's module fm.cli.VERB has a function main(argv) -> exit code

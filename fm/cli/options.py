@@ -1,9 +1,7 @@
-"""What the command lines share: options that describe the data, and how a program ends.
+"""What the command lines share: options that describe the data, and outputs.
 
-Decided here: names and meaning of the options that say how a file is read, how outputs
-are opened, the form of messages (advice in them names options, not arguments of Python), and exit
-codes: 0 done, 2 wrong use, data or model (one line on standard error), 130 interrupted, 141 nobody
-reads our output any more (as `head` leaves a pipe).
+Decided here: names and meaning of the options that say how a file is read, and how outputs are
+opened.
 """
 
 from __future__ import annotations
@@ -12,30 +10,22 @@ import argparse
 import csv
 import errno
 import gzip
-import logging
 import os
-import re
-import shlex
 import shutil
 import sys
-import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 import orjson
 
-from fm.config import parameters
-from fm.errors import ConfigError, DataError, FMError
+from fm.cli.messages import EXIT_WRONG
+from fm.errors import Advice, ConfigError, DataError
 from fm.formats.storage import atomic_output
 
 if TYPE_CHECKING:
     from fm.encoding.encoder import Encoder
-
-EXIT_WRONG = 2
-EXIT_INTERRUPTED = 130
-EXIT_CLOSED_PIPE = 141
 
 
 class Parser(argparse.ArgumentParser):
@@ -212,7 +202,10 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
     options = {name: given[name] for name in _SINGLE if given.get(name) is not None}
     if given.get("names"):
         if given.get("header"):
-            raise ConfigError("--names: expected a table without a header, found --header too")
+            raise ConfigError(
+                "names: expected a table without a header",
+                Advice("give {names} or {header}, not both", names=..., header=True),
+            )
         options["header"] = given["names"]
     for kind in _COLUMN_KINDS:
         if given.get(kind):
@@ -220,8 +213,8 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
     if given.get("separator"):
         if not given.get("multi") and not given.get("history"):
             raise ConfigError(
-                "--separator: separates the values of columns that --multi or --history names, "
-                "found neither; name the columns"
+                "separator: expected columns whose values it separates, found none",
+                Advice("name them with {multi} or {history}", multi=..., history=...),
             )
         for kind in ("multi", "history"):
             if kind in options:
@@ -229,40 +222,6 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
     if given.get("standardize"):
         options["standardize"] = True
     return options
-
-
-_SWITCHES = ("header", "zero_based", "standardize")
-_ARGUMENTS = (*_SINGLE, *_COLUMN_KINDS, *_SWITCHES, "encoder", *(p.name for p in parameters()))
-_ADVICE = re.compile(
-    r"(\b(?:and|give|in|name|or|pass|say|use|where|with) |\()"
-    rf"({'|'.join(_ARGUMENTS)})=(\[.*?\]|'.*?'|[\w.]*)"
-)
-
-_WIDTH = re.compile(r"(^|\b(?:give|raise) )num_features\b")  # has another name as an option
-
-
-def as_options(text: str) -> str:
-    """Return a message whose advice names options where it named arguments of Python.
-
-    Examples
-    --------
-    >>> as_options("no column is called y; say which is the target with target=")
-    'no column is called y; say which is the target with --target'
-    >>> as_options("leave it out with ignore=['when'], or pass header=False")
-    'leave it out with --ignore when, or pass --no-header'
-    """
-    return _ADVICE.sub(_option, _WIDTH.sub(r"\1--feature-dim", text))
-
-
-def _option(found: re.Match[str]) -> str:
-    before, name, value = found.groups()
-    dashed = name.replace("_", "-")
-    if name in _SWITCHES and value in ("True", "False"):
-        return f"{before}--{'' if value == 'True' else 'no-'}{dashed}"
-    inner = value.strip("['\"]")
-    if inner.strip("."):  # else it stands for any value
-        inner = shlex.quote(inner)
-    return f"{before}--{dashed} {inner}".rstrip()
 
 
 def command(verb: str) -> list[str]:
@@ -444,63 +403,3 @@ def output_format(args: argparse.Namespace, formats: Collection[str], usual: str
             f"--output: cannot tell the format from {args.output!r}; give --output-format"
         )
     return form
-
-
-def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
-    """Run the main function of a command line and return its exit code.
-
-    Errors that are not bugs become one line on standard error; so do warnings and the messages of
-    the logger ``fm``.
-    """
-    try:
-        with _messages():
-            code = main(argv)
-            sys.stdout.flush()
-            return code
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Python would complain when it flushes standard output at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_CLOSED_PIPE
-    except FMError as err:
-        _say(f"error: {as_options(str(err))}")
-    except OSError as err:
-        _say(f"error: {err.filename or 'input or output'}: {err.strerror or err}")
-    except MemoryError:
-        _say("error: out of memory; use fewer rows at a time, fewer features or fewer factors")
-    return EXIT_WRONG
-
-
-def _say(text: str) -> None:
-    line = "fm: " + " ".join(text.split())
-    if "tqdm" in sys.modules:  # keeps a progress bar in one piece
-        sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
-    else:
-        sys.stderr.write(line + "\n")
-
-
-@contextmanager
-def _messages() -> Iterator[None]:
-    """Show warnings and log records as lines, as long as a command runs."""
-    log = logging.getLogger("fm")
-    handler = _Lines()
-    log.addHandler(handler)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default", UserWarning)
-            warnings.showwarning = _show_warning  # type: ignore[assignment]
-            yield
-    finally:
-        log.removeHandler(handler)
-
-
-class _Lines(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        _say(level + as_options(record.getMessage()))
-
-
-def _show_warning(message: Warning | str, *_: Any) -> None:
-    _say(f"warning: {as_options(str(message))}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from fm.errors import DataError
+from fm.errors import Advice, DataError
 from fm.sparse import all_finite, all_ones, checked_csr, refuse_complex
 
 if TYPE_CHECKING:
@@ -148,9 +148,8 @@ class Dataset:
             If there are none.
         """
         if self.y is None:
-            raise DataError(
-                f"{self.source}: no target to train on; name its column with target=..."
-            )
+            advice = Advice("name its column with {target}", target=...)
+            raise DataError(f"{self.source}: no target to train on", advice)
         return self.y
 
     def feature_name(self, index: int) -> str:

@@ -39,7 +39,7 @@ import scipy.sparse as sp
 
 from fm.catalogue.catalogue import Catalogue
 from fm.data.dataset import Dataset
-from fm.errors import ConfigError, DataError
+from fm.errors import Advice, ConfigError, DataError
 from fm.measures.rankings import (
     auc,
     best_of,
@@ -136,8 +136,8 @@ def evaluate_ranking(
     catalogue = model.catalogue if catalogue is None else catalogue
     if catalogue is None:
         raise ConfigError(
-            "ranking: the model does not know which column is the item; train it on data read with "
-            "item=..."
+            "ranking: the model does not know which column is the item",
+            Advice("train it on data read with {item}", item=...),
         )
     data = _read(model, test, threshold)
     asked = _lists(model, catalogue, data, threshold, sampled is not None or lists == "row")
@@ -276,8 +276,8 @@ def _relevant_rows(model: Model, data: Dataset, threshold: float | None) -> np.n
         if wrong is not None:
             raise DataError(
                 f"{data.source} row {wrong + 1}: expected label 0 or 1, because the model is a "
-                f"{model.task.noun}, found {data.y[wrong]:g}; say with threshold=... what is "
-                "relevant"
+                f"{model.task.noun}, found {data.y[wrong]:g}",
+                Advice("say with {threshold} what is relevant", threshold=...),
             )
         rows = np.flatnonzero(data.y > 0.5)
         if not rows.size:

@@ -30,7 +30,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fm.errors import ConfigError, DataError, UnsupportedFormatError
+from fm.errors import Advice, ConfigError, DataError, UnsupportedFormatError
 from fm.formats.cells import MISSING_NUMBERS, NUMBER
 from fm.formats.files import File, looks_like
 from fm.formats.frames import check_names, existing
@@ -167,8 +167,8 @@ def _layout(name: str, head: bytes, whole: bool, options: Options, first: Layout
     sample = codecs.getincrementaldecoder(encoding)("replace").decode(head, whole)
     if "\0" in sample:
         raise UnsupportedFormatError(
-            f"{name}: expected delimited text, found {looks_like(head)}; say which format it is "
-            "with format="
+            f"{name}: expected delimited text, found {looks_like(head)}",
+            Advice("say which format it is with {format}", format=...),
         )
     sample = sample.removeprefix("\ufeff")
     lines = list(io.StringIO(sample, newline=""))  # not at the other ends that splitlines knows
@@ -284,8 +284,8 @@ def _has_header(name: str, rows: list[list[str]], options: Options) -> bool:
         return True  # and there is no row below it, which is reported as such
     raise DataError(
         f"{name}: cannot tell whether the first row ({', '.join(head[:4])}"
-        f"{', ...' if len(head) > 4 else ''}) is a header, as no column has only numbers below it; "
-        "pass header=True or header=False"
+        f"{', ...' if len(head) > 4 else ''}) is a header, as no column has only numbers below it",
+        Advice("say with {header} whether it is", header=...),
     )
 
 
@@ -381,8 +381,10 @@ def _parse_errors(file: File, layout: Layout) -> Iterator[None]:
 
 def _check_lines(file: File, layout: Layout, text: _Utf8, rows: int) -> None:
     if rows == 0:
-        below = " below the header; if the first row is data, pass header=False"
-        raise DataError(f"{file.name}: the file has no rows{below if layout.has_header else ''}")
+        if layout.has_header:
+            advice = Advice("if the first row is data, pass {header}", header=False)
+            raise DataError(f"{file.name}: the file has no rows below the header", advice)
+        raise DataError(f"{file.name}: the file has no rows")
     if text.quotes and text.lines - rows - layout.skip not in (-1, 0):
         _check_rows(file, layout)  # some cell has several lines, or a line is blank
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fm.errors import DataError, UnsupportedFormatError
+from fm.errors import Advice, DataError, UnsupportedFormatError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -204,10 +204,13 @@ def no_column(name: str, names: Sequence[str], source: str) -> DataError:
     """Return the error for a column that does not exist: which do, and which may be meant."""
     close = difflib.get_close_matches(name, names, n=1)
     meant = f"; did you mean {close[0]!r}?" if close else ""
+    advice = None
     if not close and all(n.isdigit() for n in names):
-        meant = "; if the first row is a header, pass header=True"
+        advice = Advice("if the first row is a header, pass {header}", header=True)
     shown = ", ".join(names[:30]) + (f", ... ({len(names)} in all)" if len(names) > 30 else "")
-    return DataError(f"{source}: there is no column {name!r}; the columns are {shown}{meant}")
+    return DataError(
+        f"{source}: there is no column {name!r}; the columns are {shown}{meant}", advice
+    )
 
 
 # -- places of rows --------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ import numpy as np
 import orjson
 import scipy.sparse as sp
 
-from fm.errors import ConfigError, DataError, UnsupportedFormatError
+from fm.errors import Advice, ConfigError, DataError, UnsupportedFormatError
 from fm.formats.files import Growing, column_of, content_of, looks_like, ragged
 from fm.sparse import checked_csr
 
@@ -172,8 +172,8 @@ def read_libffm(
         raise text.error_at(
             rows,
             int(np.argmax(rows.indices)),
-            f"feature index {width - 1} is far beyond the number of entries; check it, or give "
-            "num_features",
+            f"feature index {width - 1} is far beyond the number of entries",
+            Advice("check it, or give {num_features}", num_features=width),
         )
     fields = np.full(width, -1, np.int32)
     fields[rows.indices[::-1]] = rows.fields[::-1]  # the first of several is assigned last
@@ -347,19 +347,22 @@ class _Text:
         low, high = int(rows.indices.min()), int(rows.indices.max())
         if low < first:
             at = int(np.argmin(rows.indices))
-            message = "feature index 0, but indices count from 1 (zero_based=False)"
-            raise self.error_at(rows, at, f"{message}; give zero_based=True or check the file")
+            message = "feature index 0, but indices count from 1"
+            advice = Advice("give {zero_based} or check the file", zero_based=True)
+            raise self.error_at(rows, at, message, advice)
         if num_features is not None and high - first >= num_features:
             at = int(np.argmax(rows.indices - first >= num_features))
             raise self.error_at(
                 rows,
                 at,
-                f"feature index {rows.indices[at]} is outside [{first}, {num_features + first}); "
-                "raise num_features or check the file",
+                f"feature index {rows.indices[at]} is outside [{first}, {num_features + first})",
+                Advice("check the file, or give {num_features}", num_features=high - first + 1),
             )
         return high - first + 1 if num_features is None else num_features
 
-    def error_at(self, rows: _Rows, entry: int, message: str) -> DataError:
+    def error_at(
+        self, rows: _Rows, entry: int, message: str, advice: Advice | None = None
+    ) -> DataError:
         """Return an error that names the line of an entry."""
         row = int(np.searchsorted(rows.indptr, entry, side="right")) - 1
         lines = (
@@ -368,7 +371,7 @@ class _Text:
             if _COMMENT.sub(b"", line).removeprefix(codecs.BOM_UTF8).strip()
         )
         number = next(itertools.islice(lines, row, None))
-        return DataError(f"{self.source} line {number}: {message}")
+        return DataError(f"{self.source} line {number}: {message}", advice)
 
 
 # Line by line

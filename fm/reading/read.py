@@ -20,7 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm.data.dataset import Dataset
-from fm.errors import ConfigError, DataError
+from fm.errors import Advice, ConfigError, DataError
 from fm.formats.files import is_file
 from fm.formats.frames import place, source_of
 from fm.formats.guess import guess_format
@@ -306,7 +306,10 @@ class _Asked(NamedTuple):
         elif form in READERS and form != "libsvm" and self.sparse.zero_based != "auto":
             wrong["zero_based"] = self.sparse.zero_based
         if wrong:
-            raise ConfigError(f"{', '.join(wrong)}: does not apply to {_FORMS.get(form, form)}")
+            raise ConfigError(
+                f"{', '.join(wrong)}: does not apply to {_FORMS.get(form, form)}",
+                Advice(f"leave out {{{'}, {'.join(wrong)}}}", **dict.fromkeys(wrong, ...)),
+            )
         if self.encoder is None:
             return
         if not table and form != "dataset":
@@ -317,7 +320,8 @@ class _Asked(NamedTuple):
         decided = _given(self.columns).keys() - {"target", "weight"}
         if decided:
             raise ConfigError(
-                f"{', '.join(sorted(decided))}: does not apply where encoder= decides about columns"
+                f"{', '.join(sorted(decided))}: does not apply, because the encoder that training "
+                "made decides about the columns"
             )
 
     def table_options(self, form: str) -> dict[str, Any]:
@@ -436,12 +440,14 @@ def _default_target(cells: CellTable, asked: _Asked) -> str | None:
     for wanted in TARGETS:
         for name in cells.names:
             if name.lower() == wanted and name not in taken:
-                log.info("%s: the target is column %r; say target= to choose", cells.source, name)
+                advice = Advice("say {target} to choose another", target=...)
+                log.info("%s: the target is column %r; %s", cells.source, name, advice)
                 return name
     if asked.require_target:
         raise DataError(
-            f"{cells.source}: no column is called {', '.join(TARGETS)}; say which is the target "
-            f"with target=; the columns are {', '.join(cells.names)}"
+            f"{cells.source}: no column is called {', '.join(TARGETS)}; the columns are "
+            f"{', '.join(cells.names)}",
+            Advice("say which is the target with {target}", target=...),
         )
     return None
 

@@ -27,7 +27,7 @@ import scipy.sparse as sp
 from fm.catalogue.catalogue import Catalogue
 from fm.catalogue.fields import FeatureIds
 from fm.data.dataset import Dataset
-from fm.errors import ConfigError, DataError
+from fm.errors import Advice, ConfigError, DataError
 from fm.formats.cells import text_of
 from fm.formats.files import ragged
 from fm.sparse import checked_csr, csr_of_entries
@@ -182,8 +182,8 @@ class Contexts:
         name = self.catalogue.user
         if not name:
             raise ConfigError(
-                "context: the model does not know which column is the user; pass mappings, or "
-                "train it on data read with user=..."
+                "context: the model does not know which column is the user",
+                Advice("pass mappings, or train it on data read with {user}", user=...),
             )
         for wrong in (i for i in ids if not _is_id(i)):
             raise DataError(f"context: expected the id of a {name}, found {wrong!r}")

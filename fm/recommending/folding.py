@@ -46,7 +46,7 @@ import scipy.sparse as sp
 
 from fm.catalogue.fields import FIELD_RANGE
 from fm.data.dataset import Dataset
-from fm.errors import ConfigError, DataError
+from fm.errors import Advice, ConfigError, DataError
 from fm.sparse import without
 
 if TYPE_CHECKING:
@@ -343,8 +343,8 @@ def fold_ratings(
     """
     if not catalogue.user:
         raise ConfigError(
-            "ratings: the model does not know which column is the user; train it on data read "
-            "with user=..."
+            "ratings: the model does not know which column is the user",
+            Advice("train it on data read with {user}", user=...),
         )
     if (ratings is None) == (liked is None):
         raise ConfigError("ratings, liked: expected one of the two")

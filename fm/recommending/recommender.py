@@ -26,7 +26,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm.catalogue.catalogue import Catalogue
-from fm.errors import ConfigError, DataError
+from fm.errors import Advice, ConfigError, DataError
 from fm.recommending.contexts import Contexts, listed
 from fm.recommending.topk import TopK, top_k
 from fm.scoring.formula import side_terms
@@ -187,8 +187,12 @@ class Recommender:
             catalogue = model.catalogue
         if catalogue is None:
             raise ConfigError(
-                "recommend: the model does not know which of its features are items; train it on "
-                "data read with item=..., the column (or range of features) of the items"
+                "recommend: the model does not know which of its features are items",
+                Advice(
+                    "train it on data read with {item}, the column (or range of features) of the "
+                    "items",
+                    item=...,
+                ),
             )
         if catalogue.items.shape[1] != model.num_features:
             raise ConfigError(

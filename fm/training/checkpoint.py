@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fm.config import TrainConfig
-from fm.errors import ConfigError, ModelFileError
+from fm.errors import Advice, ConfigError, ModelFileError
 from fm.formats.storage import from_json, read_tensors, to_json, write_tensors
 from fm.training.progress import timer
 from fm.training.run import Run
@@ -28,7 +28,7 @@ _LONGEST_HEADER = 1 << 24  # bytes of a checkpoint's, which holds the history
 _SECONDS_BETWEEN = 30.0
 # What may differ between the run that wrote a checkpoint and the one that goes on from it.
 _MAY_CHANGE = frozenset({"epochs", "patience", "batch_metrics_publish_interval"})
-_ADVICE = "delete the file or start without resuming"
+_ADVICE = Advice("delete the file or start without resuming")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,16 +113,16 @@ class Checkpoint:
         except ConfigError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as err:
-            if isinstance(err, ModelFileError) and _ADVICE in str(err):
+            if isinstance(err, ModelFileError) and err.advice is _ADVICE:
                 raise
-            raise ModelFileError(f"{self.path}: damaged checkpoint ({err}); {_ADVICE}") from err
+            raise ModelFileError(f"{self.path}: damaged checkpoint ({err})", _ADVICE) from err
         return run
 
     def _check(self, marks: Marks, config: dict[str, Any]) -> None:
         """Refuse the file of another training."""
         if marks.data != self._marks.data:
             raise ModelFileError(
-                f"{self.path}: the checkpoint was written for other training data; {_ADVICE}"
+                f"{self.path}: the checkpoint was written for other training data", _ADVICE
             )
         essence = _essence(self._config)
         names = essence.keys() | config.keys()
@@ -132,12 +132,14 @@ class Checkpoint:
             raise ModelFileError(
                 f"{self.path}: the checkpoint was written with other hyperparameters "
                 f"({', '.join(differ)}; {name}: {config.get(name)} there, {essence.get(name)} "
-                f"here); {_ADVICE}"
+                "here)",
+                _ADVICE,
             )
         if marks.validation != self._marks.validation:
             raise ModelFileError(
                 f"{self.path}: the checkpoint was written with other validation data, which decide "
-                "the best epoch; delete the file or start without resuming"
+                "the best epoch",
+                _ADVICE,
             )
         mine = self._marks.init
         if marks.init != mine and (mine or self._must_match_init):

@@ -54,7 +54,7 @@ def check_labels(data: Dataset, config: TrainConfig) -> None:
     row = config.task.first_wrong_target(data.targets)
     if row is not None:
         place = f"{data.source} row {row + 1}"
-        raise DataError(config.task.wrong_target(place, float(data.targets[row])))
+        raise config.task.wrong_target(place, float(data.targets[row]))
 
 
 def checked_validation(

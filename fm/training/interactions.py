@@ -29,7 +29,7 @@ import scipy.sparse as sp
 from fm.catalogue.catalogue import Catalogue
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
-from fm.errors import ConfigError, DataError
+from fm.errors import Advice, ConfigError, DataError
 from fm.kernels.negatives import Known, known_pairs
 from fm.model.model import Model
 from fm.reading.finding_items import catalogue_of
@@ -76,7 +76,8 @@ def interactions(data: Dataset, like: Dataset | None = None) -> Dataset:
         known = ", ".join(data.field_names) or "no column has a name: give a range of features"
         raise ConfigError(
             f"item: expected the column of the items, because predictor_type is ranker, found none "
-            f"({known}); name it, as in fm.read(..., item='film', user='person')"
+            f"({known})",
+            Advice("name it, as in {item} and {user}", item="film", user="person"),
         )
     return replace(data, y=np.ones(data.num_rows, np.float32), catalogue=catalogue)
 
