@@ -6,8 +6,9 @@ must be handed over, and :data:`METRIC_DEFINITIONS` is what to hand over.
 
 Decided here: names, order and punctuation of the lines (those of published logs of the built-in),
 and what is measured on training rows: their scores before the step they cause, as the built-in
-does; for a ranker, the mean loss of an epoch. Lines about the validation channel are ours. Not
-decided here: how rows are scored.
+does; for a ranker, the mean loss of an epoch. Lines about the validation channel are ours. Epochs
+count from 0 in these lines, as the built-in's do, and from 1 everywhere else. Not decided here: how
+rows are scored.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ class TrainingLog:
         # here, it was over before a restart; its checkpoint is the last one.
         if epoch.refit and not self._first_training and self._checkpoint is not None:
             self._first_training = epochs_done(self._checkpoint)
-        number = epoch.number + (self._first_training if epoch.refit else 0)
+        number = epoch.number - 1 + (self._first_training if epoch.refit else 0)
         if not epoch.refit:
             self._first_training = number + 1
         rows, size = epoch.rows, self.config.mini_batch_size
@@ -207,7 +208,7 @@ class TrainingLog:
         self._train[number] = train
         self._quality(f"epoch={number}, train", train)
         self._quality(f"epoch={number}, validation", epoch.validation)
-        if epoch.number + 1 == self.config.epochs and not epoch.validation and not epoch.refit:
+        if epoch.number == self.config.epochs and not epoch.validation and not epoch.refit:
             self._end_of_training(train)  # for sure: nothing can have been held out
         now = time.time()
         more = {"epochs": float(self.config.epochs)} if first else {}
@@ -235,7 +236,7 @@ class TrainingLog:
             Whether training was cut short.
         """
         last = max(self._train, default=-1)
-        kept = last if metrics.get("refit") else metrics.get("epoch", last)
+        kept = last if metrics.get("refit") else metrics.get("epoch", last + 1) - 1
         if not self._final:
             # Of an epoch before a restart only a ranker's loss is known, which the model notes;
             # the figures of another epoch would mislead.

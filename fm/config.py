@@ -319,7 +319,7 @@ class TrainConfig:
     )
     lr_decay: float | None = _p(
         None,
-        "the learning rates of epoch e (from 0) are divided by 1 + lr_decay * e",
+        "the learning rates of epoch e (1, 2, ...) are divided by 1 + lr_decay * (e - 1)",
         "learning rates",
         kind=float,
         low=0,

@@ -298,7 +298,7 @@ def test_the_kept_epoch_s_figures_are_its_own_after_a_restart(job, good):
     good(one)
     one.write("hyperparameters", {**SMALL, "epochs": "4"})
     log = good(one)
-    assert one.model.metrics["epoch"] == 0 and "resumed from" in log
+    assert one.model.metrics["epoch"] == 1 and "resumed from" in log
     unknown = [line for line in whole if line.startswith("train ")]
     start = next(i for i, line in enumerate(whole) if line.startswith("epoch=2, "))
     assert quality(log) == [line for line in whole[start:] if line not in unknown]

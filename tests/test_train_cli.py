@@ -300,7 +300,7 @@ def test_json_is_all_that_goes_to_standard_output(desk, capsys):
     assert report["config"]["epochs"] == 3
     assert report["interrupted"] is False
     assert set(report["test"]["metrics"]) == set(report["baseline"]) == {"rmse", "mse", "mae"}
-    assert [epoch["epoch"] for epoch in report["history"][:3]] == [0, 1, 2]
+    assert [epoch["epoch"] for epoch in report["history"][:3]] == [1, 2, 3]
     assert load(report["model"]).metrics == report["metrics"]
 
 
@@ -592,8 +592,7 @@ def test_the_command_after_a_training_does_not_predict_the_training_file(desk, c
     assert train("hours.txt", *names, *short) == 0
     verb, lines = follow(capsys, "u1,f2,0\nu2,f3,0\n")
     assert verb == "predict" and len(lines) == 2
-    with open("n.libsvm", "wb") as file:
-        write_libsvm(file, np.eye(4), np.arange(4.0))
+    (desk / "n.libsvm").write_text("0 1:1\n1 2:1\n2 3:1\n3 4:1\n")
     assert train("n.libsvm", *short) == 0  # nothing but numbers
     verb, lines = follow(capsys, "0 2:1\n")
     assert verb == "predict" and len(lines) == 1

@@ -173,10 +173,10 @@ def _trained(name: str, columns: list[str], table: pa.Table, split: Split) -> tu
 
 def _say_epoch(epoch: Epoch) -> None:
     if epoch.refit:
-        if epoch.number == 0:
+        if epoch.number == 1:
             _say("  again on all rows, for as many epochs as were best")
-    elif epoch.number % _EVERY == 0:
-        _say(f"  epoch {epoch.number + 1:3}  validation rmse {epoch.validation['rmse']:.4f}")
+    elif epoch.number % _EVERY == 1:
+        _say(f"  epoch {epoch.number:3}  validation rmse {epoch.validation['rmse']:.4f}")
 
 
 def _line(name: str, scores: np.ndarray, table: pa.Table, split: Split, seconds: float) -> Line:

@@ -75,7 +75,7 @@ def _text_of_training(model: Model, validation: str | None, seconds: float) -> s
     """Return what the training came to: the epoch that was kept, and its metrics."""
     done = sum("refit" not in epoch for epoch in model.history)
     metrics = dict(model.metrics)
-    kept, again = metrics.pop("epoch", -1) + 1, metrics.pop("refit", False)
+    kept, again = metrics.pop("epoch", 0), metrics.pop("refit", False)
     time_text = f"in {seconds:.3g} s"
     loss = metrics.pop("loss", float("nan"))
     if not metrics:
@@ -86,10 +86,10 @@ def _text_of_training(model: Model, validation: str | None, seconds: float) -> s
         return text + (f"; then {kept} epochs on all rows" if again else "")
     text = f"{done} epochs {time_text}; last {kept}: {_text_of(metrics)} on {where}"
     best = _best_epoch(model)
-    if best["epoch"] + 1 == kept:
+    if best["epoch"] == kept:
         return text
     values = _text_of({name: best[name] for name in metrics})
-    return f"{text}; best {best['epoch'] + 1}: {values}, not kept because patience is 0"
+    return f"{text}; best {best['epoch']}: {values}, not kept because patience is 0"
 
 
 def _best_epoch(model: Model) -> dict[str, Any]:

@@ -32,7 +32,7 @@ metadata             meaning (every value is a text)
 ``config``           JSON object: the hyperparameters
 ``field_names``      JSON list: the names of the fields, by field number
 ``metrics``          JSON object: what was measured on the held-out rows
-``history``          JSON list of objects: the metrics of each epoch
+``history``          JSON list of objects: the metrics of each epoch, and its number, from 1
 ``fingerprint``      a fingerprint of the training data
 ``catalogue``        JSON object: columns: ``item``, ``user``, ``item_columns``, ``user_columns``
 ``zero_based``       ``true`` or ``false``: whether the libsvm file trained on calls its first

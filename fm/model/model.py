@@ -33,7 +33,7 @@ class Model(FactorizationMachine):
     w0, w, V, config, encoder, fields, field_names, metrics, zero_based, catalogue
         See :class:`fm.scoring.machine.FactorizationMachine`.
     history : list of dict
-        Metrics of each epoch.
+        Metrics of each epoch; the ``epoch`` in them counts from 1.
     fingerprint : str
         Fingerprint of the training data.
 

@@ -23,7 +23,7 @@ from fm.training.solvers.solver import Solver
 
 logger = logging.getLogger("fm")
 
-_KIND = {"format": "fm-checkpoint", "format_version": "3"}
+_KIND = {"format": "fm-checkpoint", "format_version": "4"}
 _LONGEST_HEADER = 1 << 24  # bytes of a checkpoint's, which holds the history
 _SECONDS_BETWEEN = 30.0
 # What may differ between the run that wrote a checkpoint and the one that goes on from it.

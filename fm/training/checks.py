@@ -112,7 +112,7 @@ def diverged(
     epoch: int,
     what: str = "the loss is no longer a finite number",
 ) -> DivergenceError:
-    """Return the error for a loss that has blown up in an epoch (from 0), with the likely cause."""
+    """Return the error for a loss that has blown up in an epoch (from 1), with the likely cause."""
     cause = ""
     if data.X.nnz:
         name, value = largest(data)
@@ -126,6 +126,4 @@ def diverged(
             f"{part}_lr {getattr(config, part + '_lr'):g}" for part in ("bias", "linear", "factors")
         )
         cause = f"likely cause: the step size ({rates}); divide the learning rates by 10"
-    return DivergenceError(
-        f"{data.source}: training diverged in epoch {epoch + 1} ({what}); {cause}"
-    )
+    return DivergenceError(f"{data.source}: training diverged in epoch {epoch} ({what}); {cause}")

@@ -3,6 +3,9 @@
 Decided here: in what order rows are visited, when an epoch is judged, which one is kept, when to
 stop. Everything random comes from ``config.seed`` and the number of the epoch, so a resumed run
 continues exactly as the uninterrupted one would.
+
+The loop and the solvers know an epoch by the number of epochs before it: 0 is the first. What
+people read (:class:`Epoch`, histories, messages) counts from 1.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ class Epoch:
     Attributes
     ----------
     number : int
-        From 0.
+        Of the epoch, from 1; a second training, on all rows, begins at 1 again.
     loss : float
         Mean loss of the training rows, each taken before its own step.
     validation : dict
@@ -118,8 +121,8 @@ class Loop:
                 seconds = timer() - begun
                 validation = self._judge() if self._judge is not None else {}
                 epoch = Epoch(
-                    run.epoch, loss, validation, self._remember(run, loss, validation), seconds,
-                    self._in_unit(scores), order[: rows.size], self.refit, solver.padding,
+                    run.epoch + 1, loss, validation, self._remember(run, loss, validation),
+                    seconds, self._in_unit(scores), order[: rows.size], self.refit, solver.padding,
                 )  # fmt: skip
                 self.within_epoch = False
                 bar.epoch(epoch.number, {"loss": loss, **validation}, epoch.best, seconds)
@@ -135,14 +138,14 @@ class Loop:
     def _check(self, run: Run, loss: float) -> None:
         solver = self.solver
         if not np.isfinite(loss):
-            raise diverged(solver.data, solver.config, run.epoch)
+            raise diverged(solver.data, solver.config, run.epoch + 1)
         if loss > self._absurd:
-            raise diverged(solver.data, solver.config, run.epoch, f"the loss is {loss:.3g}")
+            raise diverged(solver.data, solver.config, run.epoch + 1, f"the loss is {loss:.3g}")
 
     def _remember(self, run: Run, loss: float, validation: dict[str, float]) -> bool:
         """Note what the epoch came to; keep the best; return whether this is the best so far."""
         again = {"refit": True} if self.refit else {}
-        run.history.append({"epoch": run.epoch, "loss": loss, **validation, **again})
+        run.history.append({"epoch": run.epoch + 1, "loss": loss, **validation, **again})
         number, patience = run.epoch, self.config.patience
         run.epoch += 1
         if not validation:

@@ -26,7 +26,7 @@ class Progress:
     rows : int
         Training rows per epoch.
     first : int
-        The epoch training starts at.
+        How many epochs are done already.
     show : bool or None
         True: a bar; False: nothing but log lines; None: a bar if standard error is a terminal.
     """
@@ -59,7 +59,7 @@ class Progress:
             self._bar.update(count)
 
     def epoch(self, number: int, values: dict[str, float], best: bool, seconds: float) -> None:
-        """Note the end of an epoch (from 0) and its metrics.
+        """Note the end of an epoch (from 1) and its metrics.
 
         Parameters
         ----------
@@ -74,13 +74,13 @@ class Progress:
         """
         if self._bar is not None:
             if best:
-                self._best = f", best {number + 1}"
+                self._best = f", best {number}"
             text = ", ".join(f"{name} {value:.4f}" for name, value in list(values.items())[:2])
-            self._bar.set_description_str(f"epoch {number + 1}/{self._epochs}", refresh=False)
+            self._bar.set_description_str(f"epoch {number}/{self._epochs}", refresh=False)
             self._bar.set_postfix_str(text + self._best, refresh=False)
         logger.info(
             "epoch %d of %d: %s (%s, %s rows/s)%s",
-            number + 1,
+            number,
             self._epochs,
             ", ".join(f"{name} {value:.5f}" for name, value in values.items()),
             _duration(seconds),
