@@ -115,13 +115,14 @@ def _signature(more: Sequence[_Option] = ()) -> inspect.Signature:
 
 _NOTES = """
 Give it numbers, and it behaves as every estimator of scikit-learn: arrays, sparse matrices and
-frames with nothing but numeric columns are taken as they are. Scale numeric columns, and name
-columns of ids in `categorical`: as numbers they would mean nothing.
+frames with nothing but floats are taken as they are. Scale the columns, and name columns of ids in
+`categorical`: as numbers they would mean nothing.
 
 Give it a frame (pandas, polars or Arrow) with other columns too, or any option about columns, and
-the columns become features by :class:`fm.Encoder`, which the model keeps: texts, and integers, as
-categories; floats as numbers; lists as sets of values. Values that were not seen in training are
-"unknown", not an error. Later frames may have their columns in any order.
+the columns become features by :class:`fm.Encoder`, as with :func:`fm.read`; the model keeps it.
+Texts, integers and truth values become categories, unless `numeric` names them; floats numbers;
+lists sets of values. Values that were not seen in training are "unknown", not an error. Later
+frames may have their columns in any order, and further ones.
 """
 
 _MERGING = """
@@ -328,7 +329,7 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
             np.size(given[name]) if default == () else given[name] != default
             for name, default, *_ in _COLUMN_OPTIONS
         )
-        if not asked and (not _is_frame(X) or _all_numeric(X)):
+        if not asked and (not _is_frame(X) or _all_floats(X)):
             return None
         validate_data(self, X, reset=True, skip_check_array=True)
         return Encoder.fit(self._table(X), **given)
@@ -669,18 +670,17 @@ def _is_frame(X: Any) -> bool:
     return hasattr(X, "columns")
 
 
-def _all_numeric(frame: Any) -> bool:
+def _all_floats(frame: Any) -> bool:
     types = frame.schema.types if hasattr(frame, "column_names") else frame.dtypes
-    return all(map(_is_numeric, types))
+    return all(map(_is_float, types))
 
 
-def _is_numeric(dtype: Any) -> bool:
-    """Whether a column's type is one of numbers or truth values: pandas', polars' or Arrow's."""
+def _is_float(dtype: Any) -> bool:
+    """Whether the type of a column of pandas, polars or Arrow is one of floats."""
     if hasattr(dtype, "kind"):  # numpy's letters, which pandas gives to its own types too
-        return dtype.kind in "iufcb"
-    if hasattr(dtype, "is_numeric"):
-        return bool(dtype.is_numeric() or str(dtype) == "Boolean")
-    import pyarrow.types as pat
+        return dtype.kind in "fc"
+    if hasattr(dtype, "is_float"):
+        return bool(dtype.is_float())
+    import pyarrow.types as types
 
-    checks = (pat.is_integer, pat.is_floating, pat.is_boolean, pat.is_decimal)
-    return any(check(dtype) for check in checks)
+    return bool(types.is_floating(dtype))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -187,10 +188,20 @@ def csr(
     data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]
 ) -> sp.csr_matrix:
     """Return the matrix of these arrays as they are; columns must be ascending in each row."""
-    matrix = sp.csr_matrix(shape, dtype=data.dtype)
-    matrix.data, matrix.indices, matrix.indptr = data, indices, indptr.astype(np.int32)
+    if shape[0] == 1:  # a request: scipy's constructor would take most of its time
+        matrix = copy.copy(_one_row(shape[1], data.dtype))
+    else:
+        matrix = sp.csr_matrix(shape, dtype=data.dtype)
+    fits = indices.size <= np.iinfo(np.int32).max
+    matrix.data, matrix.indices = data, indices
+    matrix.indptr = indptr.astype(np.int32) if fits else indptr
     matrix.has_canonical_format = True
     return matrix
+
+
+@lru_cache(maxsize=16)
+def _one_row(width: int, dtype: np.dtype) -> sp.csr_matrix:
+    return sp.csr_matrix((1, width), dtype=dtype)
 
 
 def csr_of_entries(

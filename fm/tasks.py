@@ -139,7 +139,7 @@ class Task:
         what = "label" if self.labels else "target"
         return DataError(
             f"{place}: {what} {y:g}, but a {self.noun} expects {self.expects}",
-            Advice(f"convert the {what}s or use {{predictor_type}}", predictor_type=REGRESSOR),
+            Advice("convert the labels or use {predictor_type}", predictor_type=REGRESSOR),
         )
 
     def predictions(self, scores: np.ndarray) -> np.ndarray:

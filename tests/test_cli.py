@@ -382,6 +382,20 @@ def test_evaluate_as_a_table(files, task, capsys):
         assert float(model.split()[2]) == pytest.approx(np.mean(errors**2))
 
 
+def test_the_target_of_training_is_that_of_evaluate_and_convert(tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    table.write_text("user,rating,stars\n" + "ann,1,4\nbob,2,8\n" * 3)
+    train = ["train", table, "--target", "stars", "--categorical", "user", "--epochs", "1"]
+    model = tmp_path / "m.safetensors"
+    assert start(*train, "--num-factors", "1", "--output", model, "--quiet") == 0
+    assert start("predict", model, table) == 0
+    assert start("evaluate", model, table, "--json") == 0
+    out = capsys.readouterr().out
+    assert json.loads(out[out.index("{") :])["baseline"]["rmse"] == 2
+    assert start("convert", table, tmp_path / "t.libsvm", "--encoder", model) == 0
+    assert (tmp_path / "t.libsvm").read_text().startswith("4 ")
+
+
 def test_evaluate_complains(files, task, fails):
     model = files / "m.safetensors"
     (files / "x.csv").write_text("user,film,age,stars\nann,Alien,3,1\nann,Alien,3,2\n")

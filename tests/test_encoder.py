@@ -165,7 +165,7 @@ def test_booleans_and_dates():
         )
         assert encoder.feature_name(1) == "t=2020-01-02 03:04:05"
     days = [dt.date(2020, 1, 2)]
-    assert Encoder.fit({"d": days}).encode_row({"d": "2020-01-02"})[0].tolist() == [1]
+    assert Encoder.fit({"d": days}).encode_rows([{"d": "2020-01-02"}]).indices.tolist() == [1]
 
 
 # -- numbers ---------------------------------------------------------------------------------------
@@ -410,7 +410,7 @@ def test_separators():
     # numbers are sets of one; lists of numbers are texts of numbers
     encoder = Encoder.fit({"h": [[1, 2], [2]]}, history=["h"])
     for cell in ("2|1", [1.0, 2], ["2", "1", None], (1, 2), {1, 2}, np.array([1, 2]), "2.0| 1"):
-        assert encoder.encode_row({"h": cell})[0].tolist() == [1, 2]
+        assert encoder.encode_rows([{"h": cell}]).indices.tolist() == [1, 2]
     assert encoder.transform({"h": [2, 7]}).indices.tolist() == [1, 0]
 
 
@@ -465,7 +465,7 @@ def test_hashed_columns():
     name = encoder.feature_name(X.indices[0])
     assert name == f"user=<bucket {naive_hash('zed') % 10}>"
     assert encoder.decode_row(X)["user"] == name.removeprefix("user=")
-    assert encoder.encode_row({})[0][0] == 0
+    assert encoder.encode_rows([{}]).indices[0] == 0
     assert Encoder.from_dict(encoder.to_dict()) == encoder
     assert Encoder.fit(MIXED, **KINDS, hash_dim=7).num_features == 8 + 2 + 8 + 8
     assert "values" not in json.dumps(encoder.to_dict()["columns"][0])
@@ -530,11 +530,11 @@ def test_table_and_rows_and_back(rows, others, hashed, data):
         decoded = encoder.decode_row(X[i])
         if not hashed and not standardize:
             again = {k: v if k not in "mh" or v is None else v for k, v in decoded.items()}
-            indices, values = encoder.encode_row(again)
+            one = encoder.encode_rows([again])
             known = [None not in (again[k] or []) for k in "mh"]
             if all(known):
-                assert indices.tolist() == X[i].indices.tolist()
-                np.testing.assert_allclose(values, X[i].data, rtol=1e-6)
+                assert one.indices.tolist() == X[i].indices.tolist()
+                np.testing.assert_allclose(one.data, X[i].data, rtol=1e-6)
 
 
 def encodable(row):
@@ -592,6 +592,32 @@ def test_names_and_indices():
     assert odd.feature_index("c", "<unknown>") == 1 and odd.decode_row([0]) == {"c": None}
 
 
+def test_columns_too_many_are_ignored_unless_they_are_slips():
+    """One rule for tables and for rows: see Encoder.check_names."""
+    encoder = Encoder.fit({"user": [1, 2], "film": [3, 4], "stars": [5, 1]}, target="stars")
+    row = {"user": 1, "film": 4, "time": 9, "films": 8, "user_name": "x", 5: None}
+    whole = encoder.encode_rows([{"user": 1, "film": 4}])
+    same(encoder.encode_rows([row, {"user": 2, "time": 1}])[:1], whole)
+    same(encoder.transform({**{str(n): [v] for n, v in row.items()}, "stars": [3]}), whole)
+    for left_out, wrong in (("film", "flim"), ("film", "Films"), ("film", "FILM"), ("user", "usr")):
+        slip = {name: 1 for name in ("user", "film", "time") if name != left_out}
+        message = f"did you mean '{left_out}'. If not, rename it"
+        with pytest.raises(DataError, match=f"row 2: there is no column '{wrong}'; .*{message}"):
+            encoder.encode_rows([row, {**slip, wrong: 1}])
+        with pytest.raises(DataError, match=f"there is no column '{left_out}'"):
+            encoder.transform({name: [1] for name in (*slip, wrong)})
+    encoder.encode_rows([{"user": 1, "name": 2}, {"user": 1, "x" * 10**6: 2}, {}, {"stars": 3}])
+    encoder.encode_rows([{"user": 1, "flim": 2}], columns=["user"])  # where no film is needed
+    with pytest.raises(DataError, match="row 1: there is no column 'person'; the columns are user"):
+        encoder.encode_rows([{"person": 1}])
+
+
+def test_hostile_names_take_little_time():
+    encoder = Encoder.fit({f"column {i}": [1, 2] for i in range(20)})
+    rows = [{f"nmuloc {50 * i + j}": 1 for j in range(50)} for i in range(3000)]
+    assert cpu_seconds(lambda: encoder.encode_rows([{"column 1": 1, **row} for row in rows])) < 10
+
+
 def test_rows_are_checked():
     encoder = Encoder.fit(MIXED, **KINDS)
     with pytest.raises(DataError, match="row 2: there is no column 'usr'.*did you mean 'user'"):
@@ -642,6 +668,8 @@ NUMBER = {"name": "n", "kind": "numeric", "mean": 0.0, "std": 1.0}
         {"version": 1, "columns": {"a": 1}},
         {"version": 1, "columns": [None]},
         {"version": 1, "columns": [GOOD, GOOD]},
+        {"version": 1, "columns": [GOOD], "target": 5},
+        {"version": 1, "columns": [GOOD], "target": "c"},
         *(
             {"version": 1, "columns": [column]}
             for column in (
@@ -682,6 +710,18 @@ NUMBER = {"name": "n", "kind": "numeric", "mean": 0.0, "std": 1.0}
 def test_hostile_dicts(data):
     with pytest.raises(ModelFileError):
         Encoder.from_dict(data)
+
+
+def test_target_is_left_out_and_remembered():
+    data = {"user": ["a", "b"], "stars": [1, 2]}
+    encoder = Encoder.fit(data, target="stars")
+    assert encoder.field_names == ("user",) and encoder.target == "stars"
+    assert Encoder.from_dict(json.loads(json.dumps(encoder.to_dict()))).target == "stars"
+    assert Encoder.fit(data, target=1).target == "stars"
+    plain = Encoder.fit({"user": ["a", "b"]})
+    assert plain == encoder and "target" not in plain.to_dict()  # files stay as they were
+    with pytest.raises(ConfigError, match="categorical: column 'stars' is also named as target"):
+        Encoder.fit(data, categorical=["stars"], target="stars")
 
 
 # -- real data and speed ---------------------------------------------------------------------------

@@ -201,8 +201,24 @@ def test_value_that_training_did_not_see_is_unknown(ratings):
     assert_array_equal(model.predict(strangers), model.predict(frame.assign(user=None)))
 
 
-def test_numeric_frames_are_numbers():
-    X = pd.DataFrame({"a": [1, 2, 3, 4], "b": [0.5, 0.1, 0.2, 0.9], "c": [True, False, True, True]})
+def test_integers_are_ids_in_frames_as_in_read_and_numbers_in_arrays():
+    X = pd.DataFrame({"user": [7, 8, 7, 8], "film": [1, 1, 2, 2], "new": [True, False, True, True]})
+    y = [1.0, 2.0, 3.0, 4.0]
+    read = fm.read((X, y)).encoder
+    for frame in (X, pl.from_pandas(X), pa.table(X.to_dict("list"))):
+        model = FMRegressor(num_factors=2, epochs=3).fit(frame, y)
+        assert model.model_.encoder == read
+        assert {column.kind for column in read.columns} == {"categorical"}
+        assert FMRegressor(epochs=3, numeric=["film", "user"]).fit(frame, y).coef_.shape == (4,)
+    assert FMRegressor(epochs=3).fit(X.to_numpy(), y).model_.encoder is None
+    # one rule whatever the other columns are
+    kinds = [c.kind for c in fm.read((X.assign(age=[0.5, 1.5, 2.5, 3.5]), y)).encoder.columns]
+    model = FMClassifier(epochs=3).fit(X.assign(age=[0.5, 1.5, 2.5, 3.5]), [0, 1, 1, 0])
+    assert [column.kind for column in model.model_.encoder.columns] == kinds
+
+
+def test_frames_of_floats_are_numbers():
+    X = pd.DataFrame({"a": [1.0, 2, 3, 4], "b": [0.5, 0.1, 0.2, 0.9], "c": [1.0, 0, 1, 1]})
     y = [1.0, 2.0, 3.0, 4.0]
     expected = FMRegressor(num_factors=2).fit(X.to_numpy(dtype=float), y).predict(X.to_numpy(float))
     sparse = X.astype(pd.SparseDtype(float, 0.0))

@@ -166,6 +166,27 @@ def test_encoder_is_reused(tmp_path):
     assert read(path, encoder=encoder, target=2).y.tolist() == [3]
 
 
+def test_the_target_of_training_is_that_of_later_rows(caplog):
+    encoder = read(
+        {"user": ["ann", "bob"], "rating": [1, 2], "stars": [5, 4]}, target="stars", ignore="rating"
+    ).encoder
+    caplog.set_level("INFO", "fm")
+    rows = {"user": ["bob"], "rating": [1], "stars": [3]}
+    assert read(rows, encoder=encoder, require_target=True).y.tolist() == [3]
+    assert not caplog.text
+    assert read(rows, encoder=encoder).y is None  # as a file to predict has none
+    assert read(rows, encoder=encoder, target="rating").y.tolist() == [1]
+    (part,) = read_batches(rows, encoder=encoder, require_target=True)
+    assert part.y.tolist() == [3]
+    del rows["stars"]  # then as usual, and said
+    assert read(rows, encoder=encoder, require_target=True).y.tolist() == [1]
+    assert "the target is column 'rating'" in caplog.text
+    with pytest.raises(DataError, match="no column is called stars, rating, label, target"):
+        read({"user": ["bob"]}, encoder=encoder, require_target=True)
+    # a header is found by the target's name, too
+    assert read(b"stars,user\n3,bob\n", encoder=encoder, require_target=True).y.tolist() == [3]
+
+
 def test_encoder_and_other_data(features):
     encoder = read(TABLE).encoder
     with pytest.raises(DataError, match="there is no column 'film'; the columns are user, flim"):

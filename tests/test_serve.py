@@ -273,12 +273,15 @@ def test_named_columns(task):
     table = "user,film,age\n42,Alien (1979),31\n42,Alien (1979),31.0\n,Brazil,\na stranger,,\n,,\n"
     columns = [line.split(",") for line in table.splitlines()]
     turned = "\n".join(",".join(reversed(cells)) for cells in columns)
+    wider = "\n".join(",".join([str(i), *cells]) for i, cells in enumerate(columns))
     for content_type, body in (
         (JSON, to_json(rows)),
         (LINES, to_lines(rows)),
         (CSV, table.encode()),
         (CSV, table.partition("\n")[2].replace("\n", "\r\n").encode()),
         (CSV, turned.encode()),
+        (CSV, wider.encode()),  # with a column too many, called 0
+        (JSON, to_json([{**row, "time": 5} for row in rows[:4]] + [{}])),
         (CSV, b"\xef\xbb\xbf" + table.encode()),
         (JSON, to_json([rows[0], sparse(X)[1], rows[2], *sparse(X)[3:4], rows[4]])),
     ):

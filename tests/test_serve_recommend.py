@@ -595,11 +595,15 @@ def test_features_do_not_stand_beside_columns():
     assert post(CLIENT, {"instances": [other]}).status_code == 200
 
 
+def test_further_names_in_a_context_are_ignored():
+    assert ask({"user": "u1", "k": 3, "session": 5}) == ask({"user": "u1", "k": 3})
+
+
 def test_wrong_contexts():
-    wrong({"user": "u1", "age": 5, "k": 3}, "there is no column 'age'")
+    wrong({"usr": "u1", "k": 3}, "there is no column 'usr'")
     two = {"recommend": [{"k": 3}, {"user": ["u1"], "k": 3}]}
     refused(post(CLIENT, two), "instance 2, column 'user': expected one value")
-    wrong({"user": "u1", "k": 3, "explain": True}, "there is no column 'explain'")
+    wrong({"user": "u1", "k": 3, "exlude": None}, "exclude: expected this name, found 'exlude'")
     match = 'expected {"features": [...]} or'
     wrong({"person": 3, "k": 3}, match, NUMBERED_CLIENT)
     sparse = {"data": {"features": {"keys": [18], "values": [1]}}, "k": 3}

@@ -73,7 +73,7 @@ def test_a_run_in_a_process_of_its_own_reports_saves_and_says_how_to_go_on(desk)
         "data", "fields", "items", "target", "baseline", "trained", "test", "saved", "next",
     ]  # fmt: skip
     assert shown["data"] == "train.csv: 1,200 rows, 67 features"
-    assert shown["fields"] == "user 41, film 26"
+    assert shown["fields"] == "categorical: user 41, film 26"
     epochs = int(re.match(r"(\d+) epochs in .*; best (\d+): rmse", shown["trained"])[1])
     held_out = [line for line in err.splitlines() if re.match(r"fm: epoch \d+ .*rmse", line)]
     assert len(held_out) == epochs  # a line for each, because this is no terminal
@@ -295,6 +295,7 @@ def test_json_is_all_that_goes_to_standard_output(desk, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["data"] == {
         "source": "train.csv", "rows": 1200, "features": 67, "fields": {"user": 41, "film": 26},
+        "kinds": {"user": "categorical", "film": "categorical"},
     }  # fmt: skip
     assert report["predictor_type"] == REGRESSOR
     assert report["config"]["epochs"] == 3
@@ -352,7 +353,7 @@ def test_kinds_of_columns_are_shown_where_they_are_not_categorical(desk, capsys)
     (desk / "kinds.csv").write_text("who,tags,age,rating\n" + "ann,a|b,1.5,3\nbob,,2.5,4\n" * 9)
     assert train("kinds.csv", "--categorical", "who", "--multi", "tags", "--numeric", "age") == 0
     shown = capsys.readouterr().out
-    assert re.search(r"^fields    who 3, tags 3 \(multi\), age 2 \(numeric\)$", shown, re.M)
+    assert re.search(r"^fields    categorical: who 3; multi: tags 3; numeric: age 2$", shown, re.M)
 
 
 def test_without_patience_the_last_epoch_is_kept_and_the_best_is_told(desk, capsys):

@@ -193,20 +193,19 @@ def _convert_rows(args: argparse.Namespace, form: str) -> str:
 
 
 def _target_beside(encoder: Encoder, source: str, options: Mapping[str, Any]) -> dict[str, str]:
-    """Return the target of a table, found as without an encoder (which says none), if any."""
+    """Return the target of a table, if there is one."""
     from fm.formats.guess import guess_format
     from fm.formats.tables import iter_batches
-    from fm.reading.read import TARGETS
+    from fm.reading.read import target_names, usual_target
 
     form = options.get("format") or guess_format(source)
     if form not in TABLES:
         return {}
     look = {name: options[name] for name in ("delimiter", "header") if name in options}
-    expect = [*encoder.field_names, *(name for name in TARGETS if name != "y")]
+    expect = [*encoder.field_names, *(name for name in target_names(encoder) if name != "y")]
     first = next(iter_batches(source, format=form, expect=expect, batch_rows=1, **look))
-    free = [name for name in first.column_names if name not in encoder.field_names]
-    found = [name for wanted in TARGETS for name in free if name.lower() == wanted]
-    return {"target": found[0]} if found else {}
+    target = usual_target(first.column_names, encoder)
+    return {} if target is None else {"target": target}
 
 
 def _write_rows(file: BinaryIO, data: Dataset, form: str) -> None:

@@ -32,12 +32,13 @@ def texts_of_data(
     about = report["data"]
     yield "data", f"{data.source}: {data.num_rows:,} rows, {data.num_features:,} features"
     if about["fields"]:
-        columns = () if data.encoder is None else data.encoder.columns
-        kinds = {column.name: f" ({column.kind})" for column in columns}
-        kinds = {name: kind for name, kind in kinds.items() if kind != " (categorical)"}
-        shown = [f"{name} {size:,}{kinds.get(name, '')}" for name, size in about["fields"].items()]
-        more = len(shown) - _MOST_FIELDS
-        yield "fields", ", ".join(shown[:_MOST_FIELDS]) + (f" and {more} more" if more > 0 else "")
+        kinds: dict[str, str] = about["kinds"] or {}
+        groups: dict[str | None, list[str]] = {}
+        for name, size in list(about["fields"].items())[:_MOST_FIELDS]:
+            groups.setdefault(kinds.get(name), []).append(f"{name} {size:,}")
+        shown = [(f"{kind}: " if kind else "") + ", ".join(group) for kind, group in groups.items()]
+        more = len(about["fields"]) - _MOST_FIELDS
+        yield "fields", "; ".join(shown) + (f" and {more} more" if more > 0 else "")
     if data.catalogue is not None:
         yield "items", repr(data.catalogue)[len("Catalogue(") : -1]
     task = config.task

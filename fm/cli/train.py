@@ -379,7 +379,9 @@ def _with_task_of(data: Dataset, config: TrainConfig) -> TrainConfig:
 
 
 def _report_of_data(data: Dataset, config: TrainConfig) -> dict[str, Any]:
-    fields = None
+    fields, kinds = None, None
+    if data.encoder is not None:
+        kinds = {column.name: column.kind for column in data.encoder.columns}
     if data.fields is not None:
         sizes = np.bincount(data.fields, minlength=len(data.field_names)).tolist()
         fields = dict(zip(data.field_names, sizes, strict=True))
@@ -389,6 +391,7 @@ def _report_of_data(data: Dataset, config: TrainConfig) -> dict[str, Any]:
             "rows": data.num_rows,
             "features": data.num_features,
             "fields": fields,
+            "kinds": kinds,
         },
         "predictor_type": config.predictor_type,
         "baseline": {} if config.task.ranks else _constant(data, config.task, data),

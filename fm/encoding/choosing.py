@@ -39,7 +39,7 @@ _UNIX_SECONDS = (631_152_000, 2_524_608_000)  # the years 1990 to 2050
 def fit_columns(
     table: CellTable,
     given: Mapping[str, Any],
-    ignore: Any,
+    left_out: list[str],
     standardize: bool,
     min_count: int,
     hash_dim: int | Mapping[str, int] | None,
@@ -52,7 +52,9 @@ def fit_columns(
         The training data.
     given : mapping
         Name of a kind to the columns the caller wants as such.
-    ignore, standardize, min_count, hash_dim
+    left_out : list of str
+        The target, and columns to ignore.
+    standardize, min_count, hash_dim
         As in :meth:`fm.encoding.encoder.Encoder.fit`.
 
     Raises
@@ -64,7 +66,7 @@ def fit_columns(
         raise DataError(f"{table.source}: no rows to learn the columns from")
     if isinstance(min_count, bool) or not isinstance(min_count, int) or min_count < 1:
         raise ConfigError(f"min_count: expected an integer >= 1, found {min_count!r}")
-    chosen = _choose(table, given, set(table.resolve(ignore)))
+    chosen = _choose(table, given, set(left_out))
     sizes = _hash_sizes(hash_dim, chosen)
     columns: list[Column] = []
     for name in table.names:  # in this order whatever the order of the arguments

@@ -2,7 +2,7 @@
 
 Decided here: which feature numbers the columns of a row become, and back. Not decided here: how
 bytes become columns (``fm.formats.tables``), what a cell means and when it is missing
-(``fm.formats.cells``), which column is the target (``fm.read``).
+(``fm.formats.cells``), which column is the target (``fm.read``): an encoder only remembers it.
 
 Every column is one **field**, and the features of a field are consecutive:
 
@@ -31,7 +31,7 @@ keeps no list of values (``fm.encoding.columns``): then only missing values are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, overload
 
@@ -43,10 +43,12 @@ from fm.encoding.columns import MAX_FEATURES, Column, Entries, Numeric, column_f
 from fm.errors import ConfigError, DataError, FMError, ModelFileError
 from fm.formats.cells import CellTable, text_of, wrong_cell
 from fm.formats.files import ragged
-from fm.formats.frames import no_column
+from fm.formats.frames import misspelt, no_column
 from fm.formats.tables import read_table
+from fm.sparse import csr
 
 FORMAT_VERSION = 1
+_MOST_CHECKS = 100  # different sets of names in one request, which may be hostile
 
 
 class FeatureNames(Sequence[str]):
@@ -78,11 +80,13 @@ class Encoder:
     ----------
     columns : sequence of Categorical, ValueSet, History or Numeric
         In the order of their features.
+    target : str, optional
+        The column with the targets of the training data.
 
     Attributes
     ----------
-    columns : tuple
-        As given.
+    columns, target
+        As given. Encoders are equal if their columns are: the target makes no features.
     num_features : int
         Number of features.
     field_names : tuple of str
@@ -104,8 +108,9 @@ class Encoder:
     True
     """
 
-    def __init__(self, columns: Iterable[Column]) -> None:
+    def __init__(self, columns: Iterable[Column], target: str | None = None) -> None:
         self.columns = tuple(columns)
+        self.target = target
         self.field_names = tuple(column.name for column in self.columns)
         widths = [column.width for column in self.columns]
         self._offsets = np.concatenate([[0], np.cumsum(widths, dtype=np.int64)])
@@ -120,6 +125,8 @@ class Encoder:
         self._by_name = dict(zip(self.field_names, placed, strict=True))
         if len(self._by_name) < len(self.columns):
             raise ConfigError(f"encoder: a column name occurs twice: {list(self.field_names)}")
+        if target in self._by_name:
+            raise ConfigError(f"encoder: the target {target!r} is one of the columns, too")
 
     @cached_property
     def fields(self) -> np.ndarray:
@@ -162,6 +169,7 @@ class Encoder:
         standardize: bool = False,
         min_count: int = 1,
         hash_dim: int | Mapping[str, int] | None = None,
+        target: str | int | None = None,
     ) -> Encoder:
         """Return an encoder for a table.
 
@@ -184,6 +192,8 @@ class Encoder:
             Values in fewer rows train the unknown feature of the field instead of their own.
         hash_dim : int or mapping of name to int, optional
             Number of buckets, for all columns with values or for those named.
+        target : name or position, optional
+            The column with the targets: it is left out, and remembered.
 
         Raises
         ------
@@ -194,12 +204,14 @@ class Encoder:
         """
         table = _cell_table(data)
         given = {"categorical": categorical, "numeric": numeric, "multi": multi, "history": history}
-        return cls(fit_columns(table, given, ignore, standardize, min_count, hash_dim))
+        (goal,) = table.resolve(target) if target is not None else (None,)
+        left_out = table.resolve(ignore) + ([] if goal is None else [goal])
+        return cls(fit_columns(table, given, left_out, standardize, min_count, hash_dim), goal)
 
     # -- encoding --------------------------------------------------------------------------------
 
     def transform(self, data: Any, *, columns: Iterable[str] | None = None) -> sp.csr_matrix:
-        """Return the rows of a table as features; columns that are not needed are ignored.
+        """Return the rows of a table as features; further columns are ignored.
 
         Parameters
         ----------
@@ -225,6 +237,36 @@ class Encoder:
                 parts.append(column.encode(cells))
             offsets.append(offset)
         return self._csr(table.num_rows, parts, offsets)
+
+    def check_names(
+        self, names: Collection[str], source: str, columns: Iterable[str] | None = None
+    ) -> None:
+        """Refuse the names of a row or table if they seem to be wrong.
+
+        Names that the encoder does not know are ignored, whether in a table, a dict or a request.
+        But a name close to that of a column which is missing is a slip, and so is a row without any
+        column that the encoder knows.
+
+        Parameters
+        ----------
+        names : collection of str
+        source : str
+            Where they are, for the message: ``"row 1"``.
+        columns : iterable of str, optional
+            Only these columns are needed; the default is all.
+
+        Raises
+        ------
+        DataError
+        """
+        known = {*self.field_names, *(() if self.target is None else (self.target,))}
+        if names and known.isdisjoint(names):
+            raise no_column(str(next(iter(names))), self.field_names, source)
+        wanted = [column.name for _, column in self._chosen(columns)]
+        slip = misspelt(names, wanted, known)
+        if slip is not None:
+            name, meant = slip
+            raise DataError(f"{no_column(name, wanted, source, meant)} If not, rename it")
 
     def _chosen(self, columns: Iterable[str] | None) -> list[tuple[int, Column]]:
         """Return (first feature, column) of the columns with these names, or of all."""
@@ -252,7 +294,7 @@ class Encoder:
             if part.values is not None:
                 data[place] = part.values
             at += 1 if part.counts is None else part.counts
-        return _raw_csr(num_rows, self.num_features, data, indices, indptr)
+        return csr(data, indices, indptr, (num_rows, self.num_features))
 
     def encode_rows(
         self, rows: Iterable[Mapping[str, Any]], *, columns: Iterable[str] | None = None
@@ -260,7 +302,7 @@ class Encoder:
         """Return rows given as mappings, such as JSON objects, as features.
 
         The same features as :meth:`transform` of a table with these rows, without Arrow. A column
-        that a row does not have is missing in it.
+        that a row does not have is missing in it; further columns are ignored.
 
         Parameters
         ----------
@@ -276,29 +318,32 @@ class Encoder:
         Raises
         ------
         DataError
-            If a row has a column that the encoder does not know, or a value of the wrong kind.
+            If a row has a misspelt name (see :meth:`check_names`), or a value of the wrong kind.
         """
         chosen = self._chosen(columns)
+        checked: set[tuple[str, ...]] = set()
         indices: list[int] = []
         values: list[float] = []
         indptr = [0]
         for number, row in enumerate(rows, 1):
+            if not isinstance(row, Mapping):
+                raise DataError(
+                    f"row {number}: expected an object with the columns "
+                    f"{', '.join(self.field_names)}, found {type(row).__name__}"
+                )
+            if not row.keys() <= self._by_name.keys() and len(checked) < _MOST_CHECKS:
+                names = tuple(row)
+                if names not in checked:  # as most rows have the same
+                    self.check_names(names, f"row {number}", columns)
+                    checked.add(names)
             self._encode_row(row, number, chosen, indices, values)
             indptr.append(len(indices))
-        return _raw_csr(
-            len(indptr) - 1,
-            self.num_features,
+        return csr(
             np.array(values, np.float32),
             np.array(indices, np.int32),
             np.array(indptr, np.int64),
+            (len(indptr) - 1, self.num_features),
         )
-
-    def encode_row(self, row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Return one row as (feature numbers int32, values float32); see :meth:`encode_rows`."""
-        indices: list[int] = []
-        values: list[float] = []
-        self._encode_row(row, 1, self._by_name.values(), indices, values)
-        return np.array(indices, np.int32), np.array(values, np.float32)
 
     def _encode_row(
         self,
@@ -308,14 +353,6 @@ class Encoder:
         indices: list[int],
         values: list[float],
     ) -> None:
-        if not isinstance(row, Mapping):
-            raise DataError(
-                f"row {number}: expected an object with the columns "
-                f"{', '.join(self.field_names)}, found {type(row).__name__}"
-            )
-        if not row.keys() <= self._by_name.keys():
-            extra = next(name for name in row if name not in self._by_name)
-            raise no_column(extra, self.field_names, f"row {number}")
         for offset, column in chosen:
             value = row.get(column.name)
             try:
@@ -407,7 +444,9 @@ class Encoder:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the encoder as what JSON can hold; :meth:`from_dict` reads it."""
-        return {"version": FORMAT_VERSION, "columns": [column.to_dict() for column in self.columns]}
+        columns = [column.to_dict() for column in self.columns]
+        target = {} if self.target is None else {"target": self.target}
+        return {"version": FORMAT_VERSION, "columns": columns, **target}
 
     @classmethod
     def from_dict(cls, data: Any) -> Encoder:
@@ -426,22 +465,14 @@ class Encoder:
                 "use the version of fm that wrote the model"
             )
         columns = [column_from(i, column) for i, column in enumerate(data["columns"], 1)]
+        target = data.get("target")
+        if not isinstance(target, (str, type(None))):
+            raise ModelFileError(f"encoder: expected the name of the target, found {target!r}")
         try:
-            return cls(columns)
+            return cls(columns, target)
         except FMError as err:
             raise ModelFileError(str(err)) from err
 
 
 def _cell_table(data: Any) -> CellTable:
     return data if isinstance(data, CellTable) else CellTable(read_table(data))
-
-
-def _raw_csr(
-    num_rows: int, width: int, data: np.ndarray, indices: np.ndarray, indptr: np.ndarray
-) -> sp.csr_matrix:
-    """Return a CSR matrix of arrays known to be right; scipy's checks cost more than a request."""
-    X = sp.csr_matrix((num_rows, width), dtype=np.float32)
-    fits = indices.size <= np.iinfo(np.int32).max  # scipy wants one type of index
-    X.data, X.indices, X.indptr = data, indices, indptr.astype(np.int32) if fits else indptr
-    X.has_canonical_format = True
-    return X

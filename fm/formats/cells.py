@@ -91,7 +91,8 @@ def parts_of(value: Any, separator: str) -> list[str]:
     ValueError
         If the value, or one in the list, is neither.
     """
-    if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
+    array = isinstance(value, np.ndarray) and value.ndim > 0
+    if array or isinstance(value, (list, tuple, set, frozenset)):
         texts = [text_of(part) for part in value]
     else:
         cell = text_of(value) or ""
@@ -128,7 +129,7 @@ def number_of(value: Any) -> float | None:
     elif isinstance(value, (Real, Decimal, np.bool_)):
         try:
             number = float(value)
-        except OverflowError as err:
+        except (OverflowError, TypeError) as err:  # TypeError: numpy's timedelta64
             raise ValueError(value) from err
     else:
         raise ValueError(value)
@@ -215,8 +216,9 @@ class Cells:
         codes = encoded.indices.cast(pa.int32()).fill_null(-1).to_numpy(zero_copy_only=False)
         try:
             return codes, _texts(encoded.dictionary)
-        except pa.ArrowInvalid as err:  # bytes that are not UTF-8
-            raise self.bad_cell() from err
+        except _NO_TEXT as err:
+            bad = int(np.argmax(codes == _first_without_text(encoded.dictionary)))
+            raise self.bad_cell(bad) from err
 
     @cached_property
     def numbers(self) -> np.ndarray:
@@ -227,10 +229,11 @@ class Cells:
         import pyarrow as pa
 
         column = self.column
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        if pa.types.is_temporal(column.type):
+        values = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        if pa.types.is_temporal(values) or pa.types.is_nested(values):
             raise self.bad_cell()
+        if values != column.type:
+            column = column.cast(values)
         try:
             numbers: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy()
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -296,7 +299,7 @@ class Cells:
 
         if row is None:
             row = max(pc.index(self.column.is_valid(), True).as_py(), 0)
-        return BadCell(row, self.column[row].as_py())
+        return BadCell(row, _python_value(self.column[row]))
 
 
 class Parts(NamedTuple):
@@ -324,6 +327,7 @@ def _texts(values: pa.Array) -> pa.Array:
         cells = values.to_numpy(zero_copy_only=False) if floats else values.to_pylist()
         return pa.array([text_of(cell) for cell in cells], pa.string())
     texts = values.cast(pa.string())
+    texts.validate(full=True)  # a file may hold texts that are not UTF-8
     if pc.any(pc.ends_with(texts, ".0")).as_py():
         texts = pc.replace_substring_regex(texts, r"^(-?[0-9]+)\.0$", r"\1")
     spelled = pc.index_in(texts, pa.array(list(_TRUTH)))
@@ -333,6 +337,32 @@ def _texts(values: pa.Array) -> pa.Array:
     if pc.any(empty).as_py():
         texts = pc.if_else(empty, pa.scalar(None, pa.string()), texts)
     return texts
+
+
+# What Arrow and Python raise for a value that has no text: a list, a date after the year 9999, or
+# bytes that are not UTF-8. (UnicodeError and ArrowInvalid are ValueErrors.)
+_NO_TEXT = (ValueError, OverflowError)
+
+
+def _first_without_text(values: pa.Array) -> int:
+    for i, value in enumerate(values):
+        try:
+            text_of(value.as_py())
+        except _NO_TEXT:
+            return i
+    return 0
+
+
+def _python_value(value: pa.Scalar) -> Any:
+    """Return what a message shows of a value of Arrow's, which may be broken."""
+    import pyarrow as pa
+
+    try:
+        return value.as_py()
+    except UnicodeError:
+        return value.cast(pa.binary()).as_py() if is_text(value.type) else f"a {value.type}"
+    except _NO_TEXT:
+        return f"a {value.type} that Python does not know"
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -410,8 +440,10 @@ def wrong_cell(
     where: str, column: str, kind: str, value: Any, advice: Advice | None = None
 ) -> DataError:
     """Return the error for a cell that is not what a column of its kind needs."""
-    found = repr(value)
+    expected = _EXPECTED[kind]
+    if isinstance(value, (bytes, bytearray)) and kind != "numeric":
+        expected = "text in UTF-8"
+        advice = Advice("write it as UTF-8, or leave the column out")
+    found = " ".join(repr(value).split())
     found = found if len(found) <= 60 else found[:57] + "..."
-    return DataError(
-        f"{where}, column {column!r}: expected {_EXPECTED[kind]}, found {found}", advice
-    )
+    return DataError(f"{where}, column {column!r}: expected {expected}, found {found}", advice)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fm.errors import Advice, DataError, UnsupportedFormatError
@@ -33,32 +33,44 @@ def from_frame(source: Any) -> pa.Table:
     """
     import pyarrow as pa
 
-    name = type(source).__module__.split(".")[0] + " frame"
-    if isinstance(source, pa.Table):
-        if _PLACES in (source.schema.metadata or {}):
-            return source  # one of ours
-        name, table = "table", source
-    elif isinstance(source, pa.RecordBatch):
-        name, table = "table", pa.Table.from_batches([source])
-    elif isinstance(source, Mapping):
-        name, table = "columns", _from_columns(list(source.items()))
-    elif hasattr(source, "iloc") and hasattr(source, "columns"):  # pandas; mixed columns are usual
-        table = _from_columns([(c, source.iloc[:, i]) for i, c in enumerate(source.columns)])
-    elif hasattr(source, "__arrow_c_stream__") and not hasattr(source, "name"):  # no Series
-        table = pa.table(source)
-    elif hasattr(source, "to_arrow") and hasattr(source, "columns"):  # polars before 1.3
-        table = source.to_arrow()
-    elif hasattr(source, "__dataframe__"):
-        from pyarrow.interchange import from_dataframe
-
-        table = from_dataframe(source)
-    else:
-        raise UnsupportedFormatError(
-            "expected a path, a frame (pandas, polars, Arrow) or a dict of columns, found "
-            f"{type(source).__name__}"
-        )
+    frame = type(source).__module__.split(".")[0] + " frame"
+    name = "columns" if isinstance(source, Mapping) else frame
+    try:
+        name, table = _as_table(name, source)
+    except (pa.ArrowException, UnicodeError) as err:
+        reason = str(err).splitlines()[0]
+        raise DataError(f"{name}: cannot be read as columns ({reason}); convert them") from err
+    if _PLACES in (table.schema.metadata or {}):
+        return table  # one of ours
     check_names(name, table.column_names)
     return with_place(plain(table), name, 0)
+
+
+def _as_table(name: str, source: Any) -> tuple[str, pa.Table]:
+    """Return a frame as a table, and what messages call it."""
+    import pyarrow as pa
+
+    if isinstance(source, pa.Table):
+        return "table", source
+    if isinstance(source, pa.RecordBatch):
+        return "table", pa.Table.from_batches([source])
+    if isinstance(source, Mapping):
+        return name, _from_columns(list(source.items()))
+    if hasattr(source, "iloc") and hasattr(source, "columns"):  # pandas; mixed columns are usual
+        columns = [(c, source.iloc[:, i]) for i, c in enumerate(source.columns)]
+        return name, _from_columns(columns)
+    if hasattr(source, "__arrow_c_stream__") and not hasattr(source, "name"):  # no Series
+        return name, pa.table(source)
+    if hasattr(source, "to_arrow") and hasattr(source, "columns"):  # polars before 1.3
+        return name, source.to_arrow()
+    if hasattr(source, "__dataframe__"):
+        from pyarrow.interchange import from_dataframe
+
+        return name, from_dataframe(source)
+    raise UnsupportedFormatError(
+        "expected a path, a frame (pandas, polars, Arrow) or a dict of columns, found "
+        f"{type(source).__name__}"
+    )
 
 
 def _from_columns(columns: list[tuple[Any, Any]]) -> pa.Table:
@@ -81,17 +93,19 @@ def _array(name: Any, values: Any) -> Any:
         raise DataError(f"column {name!r}: expected a list or an array, found {values!r}")
     try:
         array = pa.array(values, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # 2**64, for example
         pass
     except (pa.ArrowException, TypeError, ValueError) as err:
         raise DataError(f"column {name!r}: cannot be read as one column ({err})") from err
     else:
         return array
     # Values of several types: a value is its text, whatever the others are.
-    mixed = [None if v is None or v != v else v for v in values]
-    if any(isinstance(v, (list, tuple, set, Mapping)) for v in mixed):
-        raise DataError(f"column {name!r}: expected either lists or single values, found both")
-    return pa.array([None if v is None else str(v) for v in mixed], pa.string())
+    texts: list[str | None] = []
+    for value in values:
+        if hasattr(value, "__iter__") and not isinstance(value, (str, bytes)):
+            raise DataError(f"column {name!r}: expected either lists or single values, found both")
+        texts.append(None if value is None or value != value else str(value))
+    return pa.array(texts, pa.string())
 
 
 def plain(table: pa.Table) -> pa.Table:
@@ -102,7 +116,9 @@ def plain(table: pa.Table) -> pa.Table:
         kind = _plain_type(field.type)
         if kind != field.type:
             column = table.column(i)
-            if isinstance(field.type, pa.BaseExtensionType):
+            if isinstance(field.type, _uuid()):
+                column = pa.chunked_array([[v and str(v) for v in column.to_pylist()]], kind)
+            elif isinstance(field.type, pa.BaseExtensionType):
                 column = pa.chunked_array(
                     [c.storage for c in column.chunks], field.type.storage_type
                 )
@@ -110,9 +126,17 @@ def plain(table: pa.Table) -> pa.Table:
     return table
 
 
+def _uuid() -> Any:
+    import pyarrow as pa
+
+    return getattr(pa, "UuidType", ())  # pyarrow 17 has none
+
+
 def _plain_type(kind: Any) -> Any:
     import pyarrow as pa
 
+    if isinstance(kind, _uuid()):
+        return pa.string()  # as a UUID in a row is spelled
     if isinstance(kind, pa.BaseExtensionType):
         return _plain_type(kind.storage_type)
     if pa.types.is_string_view(kind):
@@ -200,16 +224,54 @@ def select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
     return table if names is None else table.select(names)
 
 
-def no_column(name: str, names: Sequence[str], source: str) -> DataError:
+def misspelt(
+    names: Collection[str], wanted: Sequence[str], known: Collection[str] = ()
+) -> tuple[str, str] | None:
+    """Return a name that is not known and close to a wanted one that is missing, and that one.
+
+    Other names that are not known may stay: rows may have further columns.
+
+    Parameters
+    ----------
+    names : collection of str
+        The names of a row or a table.
+    wanted : sequence of str
+        The names to look for.
+    known : collection of str
+        Further names that are right.
+
+    Examples
+    --------
+    >>> misspelt(["flim", "time"], ["user", "film"])
+    ('flim', 'film')
+    >>> misspelt(["flim", "film", "user"], ["user", "film"])
+    """
+    others = [n for n in names if isinstance(n, str) and n not in known and n not in wanted]
+    lowered = {name.lower(): name for name in others[:_MOST_NAMES]}
+    for name in wanted if lowered else ():
+        if name in names:
+            continue
+        close = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=_SLIP)
+        if close:
+            return lowered[close[0]], name
+    return None
+
+
+_SLIP = 0.7  # share of letters in common: flim and film, movie and movie_id
+_MOST_NAMES = 50  # that are looked at: requests may be hostile, and each takes microseconds
+
+
+def no_column(name: str, names: Sequence[str], source: str, meant: str | None = None) -> DataError:
     """Return the error for a column that does not exist: which do, and which may be meant."""
-    close = difflib.get_close_matches(name, names, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else ""
+    if meant is None:
+        meant = next(iter(difflib.get_close_matches(name, names, n=1)), None)
+    hint = "" if meant is None else f"; did you mean {meant!r}?"
     advice = None
-    if not close and all(n.isdigit() for n in names):
+    if meant is None and all(n.isdigit() for n in names):
         advice = Advice("if the first row is a header, pass {header}", header=True)
     shown = ", ".join(names[:30]) + (f", ... ({len(names)} in all)" if len(names) > 30 else "")
     return DataError(
-        f"{source}: there is no column {name!r}; the columns are {shown}{meant}", advice
+        f"{source}: there is no column {name!r}; the columns are {shown}{hint}", advice
     )
 
 

@@ -199,7 +199,7 @@ def _parquet(name: str, content: Any) -> Iterator[Any]:
                 raise DataError(f"{name}: the file has no rows")
             check_names(name, file.schema_arrow.names)
             yield file
-    except (pa.ArrowException, OSError) as err:
+    except (pa.ArrowException, OSError, UnicodeError) as err:
         reason = str(err).splitlines()[0]
         raise DataError(
             f"{name}: not a Parquet file that can be read ({reason}); it may be damaged or "

@@ -5,15 +5,15 @@ format a file has (``fm.formats.guess``), how bytes are read (``fm.formats``), w
 (``fm.encoding.encoder``), what a row may hold (``fm.data.dataset``).
 
 **Target of a table**, unless given: the first of :data:`TARGETS` among its columns, in any case of
-letters. Not so if the table is read with the encoder of a model: then rows have a target only if
-it is named or required.
+letters. A table that is read with the encoder of a model has a target only if that is named or
+required; then the first choice is the column that was the target in training.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -329,7 +329,8 @@ class _Asked(NamedTuple):
         encoded = () if self.encoder is None else self.encoder.field_names
         options = _given(self.text)
         # "y" is not expected in a header: it may be somebody's answer in the first row
-        options["expect"] = [n for n in (*self.columns.names(), *encoded, *TARGETS) if n != "y"]
+        names = (*self.columns.names(), *encoded, *target_names(self.encoder))
+        options["expect"] = [name for name in names if name != "y"]
         if form != "frame":
             options["format"] = form
         refs = [ref for ref in (self.columns.target, self.columns.weight) if ref is not None]
@@ -408,7 +409,7 @@ def _from_table(
     if encoder is None:
         options = _given(columns._replace(target=None, weight=None))
         ignore = [*cells.resolve(columns.ignore), *used]
-        encoder = Encoder.fit(cells, **{**options, "ignore": ignore})
+        encoder = Encoder.fit(cells, **{**options, "ignore": ignore}, target=target)
     return Dataset.from_arrays(
         encoder.transform(cells),
         y,
@@ -434,22 +435,45 @@ def _read_pair(source: tuple[Any, ...], asked: _Asked) -> Dataset:
 
 
 def _default_target(cells: CellTable, asked: _Asked) -> str | None:
-    taken = asked.columns.names()
-    if asked.encoder is not None:
-        taken = taken.union(asked.encoder.field_names)
-    for wanted in TARGETS:
-        for name in cells.names:
-            if name.lower() == wanted and name not in taken:
-                advice = Advice("say {target} to choose another", target=...)
-                log.info("%s: the target is column %r; %s", cells.source, name, advice)
-                return name
-    if asked.require_target:
+    name = usual_target(cells.names, asked.encoder, asked.columns.names())
+    known = None if asked.encoder is None else asked.encoder.target
+    if name is not None and name != known:
+        advice = Advice("say {target} to choose another", target=...)
+        log.info("%s: the target is column %r; %s", cells.source, name, advice)
+    if name is None and asked.require_target:
+        names = target_names(asked.encoder)
         raise DataError(
-            f"{cells.source}: no column is called {', '.join(TARGETS)}; the columns are "
+            f"{cells.source}: no column is called {', '.join(names)}; the columns are "
             f"{', '.join(cells.names)}",
             Advice("say which is the target with {target}", target=...),
         )
-    return None
+    return name
+
+
+def target_names(encoder: Encoder | None) -> Sequence[str]:
+    """Return what a target is called, the first choice first: as in training, or as usual."""
+    known = None if encoder is None else encoder.target
+    return TARGETS if known is None else list(dict.fromkeys((known, *TARGETS)))
+
+
+def usual_target(
+    names: Sequence[str], encoder: Encoder | None = None, taken: Collection[str] = ()
+) -> str | None:
+    """Return the column that is the target of a table, unless one is named (see the module).
+
+    Parameters
+    ----------
+    names : sequence of str
+        The columns.
+    encoder : Encoder, optional
+        That of a model: it may know the target, and its columns are no targets.
+    taken : collection of str
+        Further columns that are no targets.
+    """
+    taken = {*taken, *(() if encoder is None else encoder.field_names)}
+    free = [name for name in names if name not in taken]
+    goals = target_names(encoder)
+    return next((name for goal in goals for name in free if goal in (name, name.lower())), None)
 
 
 def _numbers(cells: CellTable, name: str, what: str) -> np.ndarray:

@@ -142,6 +142,7 @@ class Contexts:
                 f"{source_of(table)}: expected some of the columns {', '.join(expected)}, found "
                 f"only {', '.join(table.column_names)}"
             )
+        encoder.check_names(table.column_names, source_of(table), expected)
         for name in left_out:
             table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
         X = encoder.transform(table, columns=expected)

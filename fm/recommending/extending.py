@@ -129,7 +129,7 @@ def _extended(model: FactorizationMachine, field: str, name: Any) -> tuple[int, 
     )
     columns = list(model.encoder.columns)
     columns[place] = longer
-    return sum(c.width for c in columns[: place + 1]) - 1, Encoder(columns)
+    return sum(c.width for c in columns[: place + 1]) - 1, Encoder(columns, model.encoder.target)
 
 
 def _met(catalogue: Catalogue | None, field: str, seen: Iterable[Any]) -> np.ndarray:

@@ -191,7 +191,13 @@ class FactorizationMachine:
         if self.encoder is None and hasattr(data, "to_numpy"):
             data = data.to_numpy()
         if isinstance(data, (np.ndarray, list, tuple)):
-            array = np.asarray(data)
+            try:
+                array = np.asarray(data)
+            except ValueError as err:
+                raise DataError(
+                    "data: expected a matrix of features, or rows as dicts, found "
+                    f"a {type(data).__name__} that is neither"
+                ) from err
             if array.ndim == 2 and array.shape[1] != self.num_features:
                 raise DataError(
                     f"data: expected {self.num_features} columns, one for each feature of the "

@@ -451,8 +451,8 @@ def _decode_csv(body: bytes, model: Model) -> Rows:
         raise Refusal(400, f"body: expected text in UTF-8, found {err.reason}") from None
     names = list(model.encoder.field_names)
     for number, cells in enumerate(_table(text, batch, len(names)), 1):
-        if number == 1 and set(cells) == set(names) and len(cells) == len(names):
-            names = cells
+        if number == 1 and set(cells) >= set(names) and len(set(cells)) == len(cells):
+            names = cells  # a header, perhaps with further columns
             continue
         if len(cells) != len(names):
             raise batch.wrong(

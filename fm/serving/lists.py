@@ -31,12 +31,14 @@ import orjson
 import scipy.sparse as sp
 
 from fm.errors import DataError, FMError
+from fm.formats.frames import misspelt
 from fm.model.model import Model
 from fm.serving.media import ANSWER_TYPES, JSONLINES, Refusal, shown
 
 OPTIONS = ("k", "exclude", "candidates", "ratings", "liked")
 DEFAULT_K = 10  # where {"recommend": ...} does not say
 _MOST = 5_000_000  # items in an answer: some 200 MB
+_MOST_CHECKS = 100  # different sets of names in a request: to look for slips takes time
 _LARGEST = float(np.finfo(np.float32).max)
 _NOT_FINITE = "the prediction is not a finite number; scale the values"
 _OF_A_NAME = 150  # bytes of an item's name: a short text, and its place in a dict
@@ -84,10 +86,11 @@ class Asking:
                 "items; train it with the hyperparameter item, the column (or range of features) "
                 "of the items"
             )
-        self.model, self.catalogue = model, model.catalogue
+        self.model, self.catalogue, self.columns = model, model.catalogue, columns
         self.options = frozenset(OPTIONS) - columns
         self.asked: list[Asked] = []
         self._items = 0
+        self._names: set[tuple[str, ...]] = set()
         self._checked: set[tuple[Any, ...]] = set()  # candidates that all users may share
 
     def add(self, instance: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,6 +103,7 @@ class Asking:
         """
         options = self.options
         given = {name: value for name, value in instance.items() if name in options}
+        self._check_names(tuple(instance))
         k = given.get("k", DEFAULT_K)
         if type(k) is not int or k < 1:
             raise DataError(f"k: expected an integer of at least 1, found {shown(k)}")
@@ -127,6 +131,15 @@ class Asking:
         exclude = self._exclude(given.get("exclude", "seen"))
         self.asked.append(Asked(k, exclude, candidates, ratings, liked))
         return {name: value for name, value in instance.items() if name not in options}
+
+    def _check_names(self, names: tuple[str, ...]) -> None:
+        """Refuse a misspelt option; names that are neither options nor columns are ignored."""
+        if names in self._names or len(self._names) >= _MOST_CHECKS:
+            return
+        slip = misspelt(names, OPTIONS, self.columns)
+        if slip is not None:
+            raise DataError(f"{slip[1]}: expected this name, found {slip[0]!r}; correct it")
+        self._names.add(names)
 
     def _exclude(self, exclude: Any) -> Any:
         if exclude is None or exclude is False:
