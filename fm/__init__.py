@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fm.estimators import FMClassifier, FMRanker, FMRegressor
     from fm.model.model import Model, load
     from fm.reading.read import read
+    from fm.recommending.recommendations import Recommendations
     from fm.training.fit import fit
 
 _HOME = {
@@ -48,6 +49,7 @@ _HOME = {
     "read": "reading.read",
     "Model": "model.model",
     "load": "model.model",
+    "Recommendations": "recommending.recommendations",
     "fit": "training.fit",
     "FMClassifier": "estimators",
     "FMRanker": "estimators",
@@ -66,6 +68,7 @@ __all__ = [
     "FMRegressor",
     "Model",
     "ModelFileError",
+    "Recommendations",
     "TrainConfig",
     "UnsupportedFormatError",
     "fit",

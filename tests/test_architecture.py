@@ -45,6 +45,7 @@ FLOORS = {
     # 2  the model and its files
     "fm.model.model": 2,
     "fm.model.builtin": 2,
+    "fm.recommending.recommendations": 2,
     "fm.recommending.recommender": 2,
     "fm.recommending.vectors": 2,
     "fm.recommending.folding": 2,

@@ -235,9 +235,9 @@ def test_a_row_is_explained_as_it_is_scored():
     for row in (bare, full):
         assert model.explain(row).total == pytest.approx(float(model.scores([row])[0]), rel=1e-5)
     listed = model.recommend(1, 1)
-    assert listed.ids() == [["C"]]
-    assert model.explain(full).total == pytest.approx(float(listed.scores[0, 0]), rel=1e-5)
-    assert model.explain(bare).total != pytest.approx(float(listed.scores[0, 0]), rel=1e-3)
+    assert listed.ids == ["C"]
+    assert model.explain(full).total == pytest.approx(float(listed.scores[0]), rel=1e-5)
+    assert model.explain(bare).total != pytest.approx(float(listed.scores[0]), rel=1e-3)
 
 
 def test_the_model_has_both():

@@ -320,7 +320,7 @@ def test_lists_are_those_of_python_and_the_command_line(described, tmp_path):
         assert lists(post(client, {"recommend": wishes})) == by_instances
         for context, found in zip(contexts, by_instances, strict=True):
             best = described.recommend(context, 4, **told)
-            same(found, list(zip(best.ids()[0], best.scores[0].tolist(), strict=False)))
+            same(found, list(best))
             same(lists(post(client, {"recommend": {**context, **options}}))[0], found)
             argv = [str(tmp_path / "m"), "-k", "4", "--context", json.dumps(context)]
             if told:
@@ -387,7 +387,7 @@ def test_options_that_are_columns_are_columns():
     client = create_app(small).test_client()
     found = lists(post(client, {"recommend": {"user": 9, "k": "b"}}))  # 10 of 3 items
     best = small.recommend([{"user": 9, "k": "b"}])
-    assert [[item for item, _ in one] for one in found] == best.ids()
+    assert [[item for item, _ in one] for one in found] == best.ids
     assert len(found[0]) == len(few) == 3
 
 
@@ -472,7 +472,7 @@ def test_ratings_of_a_person(task):
         wish = {"hour": "1", "k": 6, "ratings": told, **exclude}
         others = [{"user": "u2", "k": 6}, {"k": 6, "ratings": {FILM_NAMES[1]: 1}}]
         found = ask(others[0], wish, others[1], client=client)
-        assert [item for item, _ in found[1]] == best.ids()[0]
+        assert [item for item, _ in found[1]] == best.ids[0]
         everything = items({**wish, "k": FILMS}, client=client)[0]
         assert set(told) - set(everything) == (set() if exclude else set(told))
         assert found[0] == ask(others[0], client=client)[0]

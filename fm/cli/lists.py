@@ -19,7 +19,8 @@ from fm.cli.predict import WRITERS as PREDICTIONS
 from fm.errors import ConfigError, DataError
 from fm.explaining.terms import one_line
 from fm.formats.cells import number_of, text_of
-from fm.recommending.recommender import Recommendations, Recommender
+from fm.recommending.recommendations import Recommendations
+from fm.recommending.recommender import Recommender
 
 if TYPE_CHECKING:
     import pyarrow as pa

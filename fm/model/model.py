@@ -75,7 +75,8 @@ if TYPE_CHECKING:
     from fm.explaining.interactions import Interaction
     from fm.explaining.terms import Explanation
     from fm.recommending.folding import Folded
-    from fm.recommending.recommender import Recommendations, Recommender, Similar
+    from fm.recommending.recommendations import Recommendations
+    from fm.recommending.recommender import Recommender
 
 FILE_NAME = "model.safetensors"
 FORMAT_VERSION = "1"
@@ -497,14 +498,13 @@ class Model:
 
         Parameters
         ----------
-        context, k, exclude, candidates
+        context, k, exclude, candidates, ratings, liked
             See :meth:`fm.recommending.recommender.Recommender.recommend`.
-        ratings : mapping, optional
-            Item id to rating, by one person whom the model need not know: what it learns of the
-            person from them is used for this answer and not kept. With exclude="seen" the items
-            in it are left out.
-        liked : sequence of item ids, optional
-            As `ratings`, for models of labels and rankers.
+
+        Returns
+        -------
+        Recommendations
+            One list for one user or context; a list for each of many.
 
         Raises
         ------
@@ -517,18 +517,18 @@ class Model:
         --------
         >>> from fm import fit, read
         >>> data = read({"user": [1, 1, 2], "film": ["A", "B", "B"], "rating": [1, 2, 3]})
-        >>> fit(data, TrainConfig(num_factors=2)).recommend(2).ids()  # 2 has met B
-        [['A']]
+        >>> fit(data, TrainConfig(num_factors=2)).recommend(2).ids  # 2 has met B
+        ['A']
         """
-        from fm.recommending.recommender import recommend
+        return self.recommender.recommend(
+            context, k, exclude=exclude, candidates=candidates, ratings=ratings, liked=liked
+        )
 
-        return recommend(self.recommender, context, k, exclude, candidates, ratings, liked)
-
-    def similar_items(self, item: Any, k: int = 10) -> Similar:
+    def similar_items(self, item: Any, k: int = 10) -> Recommendations:
         """Return the `k` items most like one (see ``Recommender.similar_items``)."""
         return self.recommender.similar_items(item, k)
 
-    def similar_users(self, user: Any, k: int = 10) -> Similar:
+    def similar_users(self, user: Any, k: int = 10) -> Recommendations:
         """Return the `k` users most like one (see ``Recommender.similar_users``)."""
         return self.recommender.similar_users(user, k)
 

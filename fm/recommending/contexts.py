@@ -91,7 +91,7 @@ class Contexts:
     def _rows(self, rows: Any) -> sp.csr_matrix:
         if isinstance(rows, Dataset) or sp.issparse(rows):
             return self.model.as_dataset(rows).X
-        if isinstance(rows, Mapping) or _is_id(rows):
+        if isinstance(rows, Mapping) or is_id(rows):
             rows = [rows]
         if hasattr(rows, "columns") or hasattr(rows, "schema") or isinstance(rows, os.PathLike):
             return self._of_table(rows)
@@ -99,7 +99,7 @@ class Contexts:
         if isinstance(rows, (list, tuple)):
             if not len(rows):
                 return sp.csr_matrix((0, self.model.num_features), dtype=np.float32)
-            if _is_id(rows[0]):
+            if is_id(rows[0]):
                 return self.of_users(rows)
             if isinstance(rows[0], Mapping):
                 return self._of_mappings(rows)
@@ -183,7 +183,7 @@ class Contexts:
                 "context: the model does not know which column is the user; pass mappings, or "
                 "train it on data read with user=..."
             )
-        for wrong in (i for i in ids if not _is_id(i)):
+        for wrong in (i for i in ids if not is_id(i)):
             raise DataError(f"context: expected the id of a {name}, found {wrong!r}")
         if self._user_is_column:
             return self._of_mappings([{name: i} for i in ids])
@@ -241,7 +241,8 @@ class Contexts:
         return users
 
 
-def _is_id(value: Any) -> bool:
+def is_id(value: Any) -> bool:
+    """Whether a value can be an id: a text or a whole number."""
     if isinstance(value, (float, np.floating)):
         return value.is_integer()  # pandas makes floats of integers with gaps
     return isinstance(value, (str, int, np.integer))

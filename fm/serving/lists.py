@@ -275,7 +275,7 @@ def _lists(model: Model, X: sp.csr_matrix, asked: Sequence[Asked], rows: list[in
     if model.is_classifier:
         scores = LOGISTIC.link(scores)
     used, places = np.unique(numbers, return_inverse=True)
-    ids = best.catalogue.item_ids
+    ids = best.names
     names = ["" if number < 0 else ids[number] for number in used.tolist()]
     places = places.reshape(numbers.shape)
     found = []
