@@ -529,7 +529,7 @@ def recommend_locally(model: Model, data: MovieLens, user: int, top: int) -> Non
     for place, feature in enumerate(best, 1):
         found = model.explain(([user, int(feature)], None))
         (_, person), (_, film) = found.linear
-        together = found.total - found.bias - person - film
+        together = found.score - found.bias - person - film
         print(f"  {place:2}. {data.titles[int(feature) - first]}")
         print(
             f"      {found.probability:.3f}: the person {found.bias + person:+.2f}, the film "

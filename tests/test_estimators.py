@@ -141,7 +141,7 @@ def test_classifier_keeps_its_labels(ratings):
     likes = model.decision_function(X_test) > 0
     assert_array_equal(likes, probability[:, 1] > 0.5)
     assert_array_equal(model.predict(X_test), np.where(likes, "like", "leave"))
-    assert_allclose(model.model_.predict_proba(X_test), probability[:, 1], rtol=1e-4, atol=1e-6)
+    assert_allclose(model.model_.probabilities(X_test), probability[:, 1], rtol=1e-4, atol=1e-6)
 
 
 def test_a_score_does_not_depend_on_the_other_rows(rng):

@@ -37,7 +37,7 @@ def test_bars_add_up_to_the_score(tmp_path):
     figure = bars(model, ROW, save=tmp_path / "bars.svg")
     (axes,) = figure.axes
     added = sum(bar.get_width() for bar in axes.patches)
-    assert added + found.bias == pytest.approx(found.total, abs=1e-6)
+    assert added + found.bias == pytest.approx(found.score, abs=1e-6)
     largest = max([*found.linear, *((f"{a} x {b}", v) for a, b, v in found.pairs)], key=_size)
     assert axes.get_yticklabels()[0].get_text() == largest[0]
     assert "probability" in axes.get_title()

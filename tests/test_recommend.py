@@ -143,16 +143,18 @@ def test_files_equal_brute_force(folder, task, capsys, name):
         content = gzip.decompress(content) if name.endswith("gz") else content
         options = pa.csv.ParseOptions(delimiter="\t" if "tsv" in name else ",")
         found = pa.csv.read_csv(io.BytesIO(content), parse_options=options).to_pylist()
-    kind = "probability" if task == CLASSIFIER else "score"
-    assert list(found[0]) == ["user", "rank", "item", kind]
+    kinds = ["score", "probability"] if task == CLASSIFIER else ["score"]
+    assert list(found[0]) == ["user", "rank", "item", *kinds]
     wanted = [best(model_of(task), {"user": u}, 2, met(u)) for u in ("eve", "ann")]
     assert [(row["user"], row["rank"]) for row in found] == [
         ("eve", 1), ("eve", 2), ("ann", 1), ("ann", 2),
     ]  # fmt: skip
     assert films_of(found) == wanted[0][0] + wanted[1][0]
     scores = np.concatenate([wanted[0][1], wanted[1][1]]).astype(np.float64)
-    expected = 1 / (1 + np.exp(-scores)) if task == CLASSIFIER else scores
-    np.testing.assert_allclose([row[kind] for row in found], expected, rtol=1e-4)
+    np.testing.assert_allclose([row["score"] for row in found], scores, rtol=1e-4)
+    if task == CLASSIFIER:
+        expected = 1 / (1 + np.exp(-scores))
+        np.testing.assert_allclose([row["probability"] for row in found], expected, rtol=1e-4)
 
 
 def test_the_table(tmp_path, capsys, monkeypatch):
@@ -418,7 +420,7 @@ def test_reasons_are_of_the_score_that_is_listed(tmp_path, monkeypatch, lists):
 
     def explain(model, row, **options):
         found = explained(model, row, **options)
-        totals.append(found.total)
+        totals.append(found.score)
         return found
 
     monkeypatch.setattr(Model, "explain", explain)
@@ -589,9 +591,14 @@ def test_help_teaches_by_examples(capsys):
 def test_any_title_is_one_line(titles, score):
     ids = [str(i) for i in range(len(titles))]
     items = Items(ids, dict(zip(ids, titles, strict=True)), "film")
-    ranks = pa.array(range(1, len(ids) + 1))
+    found = {
+        "context": ids,
+        "rank": range(1, len(ids) + 1),
+        "item": ids,
+        "score": [score] * len(ids),
+    }
     labels = {"title": pa.array(["odd\nuser"] * len(ids))}  # a name that the list has, too
-    table = items.table(labels, ranks, ids, "score", pa.array([score] * len(ids)))
+    table = items.table(labels, pa.table({name: pa.array(part) for name, part in found.items()}))
     assert table.column_names == ["context_title", "rank", "item", "title", "score"]
     file = io.BytesIO()
     write_text(file, iter([table, table]))

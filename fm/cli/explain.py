@@ -273,7 +273,7 @@ def _tables(found: Iterator[Explanation]) -> Iterator[pa.Table]:
         terms: list[tuple[str, float]] = []
         for number, one in part:
             listed = [("bias", one.bias), *one.terms(len(one.linear) + len(one.pairs))]
-            for name, value in zip(columns, (number, one.total, one.probability), strict=True):
+            for name, value in zip(columns, (number, one.score, one.probability), strict=True):
                 columns[name] += [value] * len(listed)
             terms += listed
         if part[0][1].probability is None:

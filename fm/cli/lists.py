@@ -82,16 +82,23 @@ class Items:
             )
         return found[0]
 
-    def table(
-        self, labels: Mapping[str, Any], ranks: Any, ids: list[str], kind: str, scores: Any
-    ) -> pa.Table:
-        """Return a table of items: labels, rank, item, title if there are titles, and score."""
+    def table(self, labels: Mapping[str, Any], found: pa.Table) -> pa.Table:
+        """Return a table to show: labels, rank, item, title if there are titles, and scores.
+
+        Parameters
+        ----------
+        labels : mapping of str to Arrow array
+            What each row is for.
+        found : Table
+            That of :meth:`Recommendations.to_table`; its column context is left out.
+        """
         import pyarrow as pa
 
-        columns = {"rank": ranks, "item": pa.array(ids, pa.string())}
+        columns = dict(zip(found.column_names[1:3], found.columns[1:3], strict=True))
         if self.titles:
-            columns["title"] = pa.array([self.titles.get(item) for item in ids], pa.string())
-        columns[kind] = scores
+            titles = map(self.titles.get, found["item"].to_pylist())
+            columns["title"] = pa.array(list(titles), pa.string())
+        columns |= zip(found.column_names[3:], found.columns[3:], strict=True)
         taken = {*columns, "why"}
         named = {f"context_{name}" if name in taken else name: labels[name] for name in labels}
         return pa.table({**named, **columns})

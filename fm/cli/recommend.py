@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import orjson
 import scipy.sparse as sp
 
@@ -41,9 +40,7 @@ from fm.cli.options import (
     parse_json,
     positive,
 )
-from fm.config import CLASSIFIER
 from fm.errors import ConfigError, DataError
-from fm.measures.losses import LOSSES
 from fm.model.model import load
 from fm.recommending.recommender import Recommender
 
@@ -86,8 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if args.similar_to is not None:
         best = recommender.similar_items(items.id_of(args.similar_to), args.k)
-        ranks = np.arange(1, len(best.ids) + 1, dtype=np.int32)
-        tables = iter([items.table({}, ranks, best.ids, "similarity", best.scores)])
+        tables = iter([items.table({}, best.to_table())])
     else:
         tables = _tables(args, recommender, items, options)
     with open_output(args.output) as file:
@@ -330,12 +326,8 @@ def _tables(
         )
         warn_of_nothing(labels, best)
         found = best.to_table()
-        kind, scores = "score", found["score"].to_numpy()
-        if recommender.model.is_classifier:
-            kind, scores = "probability", np.asarray(LOSSES[CLASSIFIER].link(scores))
         taken = {name: labels[name].take(found["context"]) for name in labels}
-        ids = found["item"].to_pylist()
-        table = items.table(taken, found["rank"], ids, kind, scores)
+        table = items.table(taken, found)
         if args.why:
             table = with_reasons(table, *_knowing(person, recommender, X), best)
         yield table

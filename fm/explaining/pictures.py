@@ -88,8 +88,8 @@ def bars(model: Model, row: Any, *, save: str | os.PathLike[str] | None = None) 
     terms += [(f"{first} x {second}", value) for first, second, value in found.pairs]
     terms.sort(key=lambda term: -abs(term[1]))
     terms = terms[:_BARS]  # without the bias, which would dwarf the others
-    rest = found.total - found.bias - sum(value for _, value in terms)
-    if abs(rest) > 1e-9 * max(1.0, abs(found.total)):
+    rest = found.score - found.bias - sum(value for _, value in terms)
+    if abs(rest) > 1e-9 * max(1.0, abs(found.score)):
         terms.append(("all others", rest))
     if not terms:
         terms = [("nothing", 0.0)]
@@ -101,7 +101,7 @@ def bars(model: Model, row: Any, *, save: str | os.PathLike[str] | None = None) 
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("added to the score")
-    text = f"score {found.total:.4g}, of which bias {found.bias:.4g}"
+    text = f"score {found.score:.4g}, of which bias {found.bias:.4g}"
     if found.probability is not None:
         text += f", probability {found.probability:.3f}"
     axes.set_title(text)

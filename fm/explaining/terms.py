@@ -48,7 +48,7 @@ class Explanation:
 
     Attributes
     ----------
-    total : float
+    score : float
         The raw score, in float64: ``bias + by_field.sum()``, or the sum of all terms.
     bias : float
         w0, the part of every score.
@@ -70,10 +70,10 @@ class Explanation:
         The upper triangle holds the sums of the pairs between two fields; the diagonal holds what a
         field does alone: its linear terms and the pairs within it. The lower triangle is 0.
     probability : float or None
-        Of a classifier: that of label 1, sigmoid(total).
+        Of a classifier: that of label 1, sigmoid(score).
     """
 
-    total: float
+    score: float
     bias: float
     linear: list[tuple[str, float]]
     pairs: list[tuple[str, str, float]]
@@ -96,19 +96,19 @@ class Explanation:
         -------
         list of (str, float)
             Largest magnitude first; the last may be ``"N more"``. With the bias they sum to the
-            total.
+            score.
         """
         terms = [*self.linear, *((f"{a} x {b}", value) for a, b, value in self.pairs)]
         terms.sort(key=lambda term: -abs(term[1]))
         shown, more = terms[:top], len(self.linear) + self.num_pairs - len(terms[:top])
         if more:
-            rest = self.total - self.bias - math.fsum(value for _, value in shown)
+            rest = self.score - self.bias - math.fsum(value for _, value in shown)
             shown.append((f"{more:,} more", rest))
         return shown
 
     def to_dict(self) -> dict[str, Any]:
         """Return the explanation as what JSON can hold."""
-        result: dict[str, Any] = {"score": self.total}
+        result: dict[str, Any] = {"score": self.score}
         if self.probability is not None:
             result["probability"] = self.probability
         entries = zip(self.linear, self.features.tolist(), self.values.tolist(), strict=True)
@@ -126,7 +126,7 @@ class Explanation:
         }
 
     def __str__(self) -> str:
-        head = f"score {self.total:.6g}"
+        head = f"score {self.score:.6g}"
         if self.probability is not None:
             head += f", probability {self.probability:.6g}"
         rows = [("bias", self.bias), *self.terms()]
@@ -140,7 +140,7 @@ class Explanation:
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        return f"<Explanation of {self.total:.6g} by {len(self.linear)} entries>"
+        return f"<Explanation of {self.score:.6g} by {len(self.linear)} entries>"
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
@@ -198,10 +198,10 @@ def explain(model: Model, row: Any, *, pairs: int = 20) -> Explanation:
     names = [model.feature_name(feature) for feature in features.tolist()]
     field_names, by_field = _sums_by_field(model, features, linear, vectors)
     products, first, second = _strongest_pairs(vectors, pairs)
-    total = model.w0 + float(by_field.sum())
-    probability = float(LOSSES[CLASSIFIER].link(np.array(total))) if model.is_classifier else None
+    score = model.w0 + float(by_field.sum())
+    probability = float(LOSSES[CLASSIFIER].link(np.array(score))) if model.is_classifier else None
     return Explanation(
-        total=total,
+        score=score,
         bias=model.w0,
         linear=list(zip(names, linear.tolist(), strict=True)),
         pairs=[

@@ -405,8 +405,11 @@ class Model:
         scores = self.scores(data, engine=engine)
         return np.asarray(scores >= 0, dtype=np.int64) if self.is_classifier else scores
 
-    def predict_proba(self, data: Any, *, engine: str = "auto") -> np.ndarray:
-        """Return the probability of label 1 of each row; parameters are those of :meth:`scores`.
+    def probabilities(self, data: Any, *, engine: str = "auto") -> np.ndarray:
+        """Return the probability of label 1 of each row: sigmoid(score).
+
+        Parameters are those of :meth:`scores`. (``fm.FMClassifier.predict_proba`` returns those of
+        both labels, as scikit-learn asks.)
 
         Returns
         -------
@@ -415,12 +418,12 @@ class Model:
         Raises
         ------
         ConfigError
-            If the model is a regressor.
+            If the model is no classifier.
         """
         if not self.is_classifier:
             raise ConfigError(
-                "predict_proba: the model is a regressor and has no probabilities; use predict, or "
-                "train with predictor_type=binary_classifier"
+                f"probabilities: the model is a {self.config.predictor_type} and has none; use "
+                "predict or scores, or train with predictor_type=binary_classifier"
             )
         return np.asarray(LOSSES[CLASSIFIER].link(self.scores(data, engine=engine)))
 

@@ -33,7 +33,6 @@ import scipy.sparse as sp
 
 from fm.config import REGRESSOR
 from fm.errors import DataError, FMError
-from fm.measures.losses import LOGISTIC
 from fm.model.model import Model
 from fm.serving.media import ANSWER_TYPES, JSONLINES, Refusal, shown
 
@@ -187,7 +186,7 @@ class Asking:
 def answer(model: Model, X: sp.csr_matrix, asked: Sequence[Asked], media_type: str) -> bytes:
     r"""Return the best items for each context as the bytes of a media type.
 
-    The score of a classifier is the probability of label 1, else what the model predicts.
+    Items have their raw score, those of a classifier the probability of label 1 too.
 
     Parameters
     ----------
@@ -272,8 +271,7 @@ def _lists(model: Model, X: sp.csr_matrix, asked: Sequence[Asked], rows: list[in
     there = numbers >= 0
     if not np.isfinite(scores[there]).all():
         raise DataError(_NOT_FINITE)
-    if model.is_classifier:
-        scores = LOGISTIC.link(scores)
+    probabilities = best.probabilities
     used, places = np.unique(numbers, return_inverse=True)
     ids = best.names
     names = ["" if number < 0 else ids[number] for number in used.tolist()]
@@ -282,6 +280,9 @@ def _lists(model: Model, X: sp.csr_matrix, asked: Sequence[Asked], rows: list[in
     for row, count in enumerate(there.sum(axis=1).tolist()):
         pairs = zip(places[row, :count].tolist(), scores[row, :count].tolist(), strict=True)
         items = [{"item": names[place], "score": score} for place, score in pairs]
+        if probabilities is not None:
+            for item, probability in zip(items, probabilities[row, :count].tolist(), strict=True):
+                item["probability"] = probability
         found.append(orjson.dumps({"items": items}))
     return found
 
