@@ -26,6 +26,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from fm.catalogue.filling import encode_table
 from fm.config import CLASSIFIER, RANKER, REGRESSOR, Parameter, TrainConfig, parameters
 from fm.data.dataset import Dataset, checked_csr
 from fm.encoding.encoder import Encoder
@@ -35,6 +36,7 @@ from fm.measures.losses import sigmoid
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from fm.catalogue.catalogue import Catalogue
     from fm.model.model import Model
     from fm.training.state import TrainState
 
@@ -291,7 +293,7 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
         from fm.kernels.rows import predict_scores
 
         model = self.model_
-        X = self._features(X, model.encoder, reset=False)
+        X = self._features(X, model.encoder, reset=False, catalogue=model.catalogue)
         # One machine code for every batch: a row's score must not depend on the rows beside it.
         scores = predict_scores(X, model.w0, model.w, model.V, onehot=False, entries_per_row=0)
         return np.asarray(scores, dtype=np.float64)
@@ -299,9 +301,10 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
     # -- from X to features ------------------------------------------------------------------------
 
     def _dataset(
-        self, X: Any, y: np.ndarray, weight: Any, encoder: Encoder | None, *, reset: bool
-    ) -> Dataset:
-        features = self._features(X, encoder, reset=reset)
+        self, X: Any, y: np.ndarray, weight: Any, encoder: Encoder | None, *, reset: bool,
+        catalogue: Catalogue | None = None,
+    ) -> Dataset:  # fmt: skip
+        features = self._features(X, encoder, reset=reset, catalogue=catalogue)
         check_consistent_length(features, y)
         if encoder is None:
             names = getattr(self, "feature_names_in_", None)
@@ -311,13 +314,16 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
         }
         return Dataset.from_arrays(features, y, weight, encoder=encoder, **known)
 
-    def _features(self, X: Any, encoder: Encoder | None, *, reset: bool) -> sp.csr_matrix:
+    def _features(
+        self, X: Any, encoder: Encoder | None, *, reset: bool, catalogue: Catalogue | None = None
+    ) -> sp.csr_matrix:
+        """Return X as features; a catalogue fills in columns that rows to predict leave out."""
         if encoder is None:
             X = validate_data(self, X, reset=reset, accept_sparse="csr", dtype=np.float32)
             return checked_csr(X)
         if not _is_frame(X):  # a frame may have its columns in another order, and further ones
             validate_data(self, X, reset=False, skip_check_array=True)
-        return encoder.transform(self._table(X))
+        return encode_table(encoder, catalogue, self._table(X)).X
 
     def _new_encoder(self, X: Any) -> Encoder | None:
         """Return the encoder that X calls for; None where X is taken as numbers."""
@@ -572,19 +578,21 @@ class FMRanker(_FactorizationMachine):
         check_is_fitted(self, "model_")
         from fm.evaluating.rankings import evaluate_ranking
 
-        rows = self._dataset(X, None, None, self.model_.encoder, reset=False)
-        found = evaluate_ranking(self.model_, rows, baselines=False)
+        model = self.model_
+        rows = self._dataset(X, None, None, model.encoder, reset=False, catalogue=model.catalogue)
+        found = evaluate_ranking(model, rows, baselines=False)
         return float(found["metrics"]["model"]["ndcg@10"])
 
     def _target(self, y: Any, name: str, fresh: bool, classes: Any = None) -> Any:
         return None if y is None else super()._target(y, name, fresh)
 
     def _dataset(
-        self, X: Any, y: Any, weight: Any, encoder: Encoder | None, *, reset: bool
-    ) -> Dataset:
+        self, X: Any, y: Any, weight: Any, encoder: Encoder | None, *, reset: bool,
+        catalogue: Catalogue | None = None,
+    ) -> Dataset:  # fmt: skip
         if y is None:
             y = np.ones(np.shape(X)[0], np.float32)
-        return super()._dataset(X, y, weight, encoder, reset=reset)
+        return super()._dataset(X, y, weight, encoder, reset=reset, catalogue=catalogue)
 
     def _rows(
         self, X: Any, y: Any, weight: Any, fresh: bool, *, classes: Any = None, eval_set: Any = None

@@ -38,6 +38,7 @@ FLOORS = {
     "fm.reading.numbered": 1,
     "fm.reading.read": 1,
     "fm.catalogue.catalogue": 1,
+    "fm.catalogue.filling": 1,
     "fm.catalogue.finding": 1,
     "fm.catalogue.item_table": 1,
     "fm.evaluating.splits": 1,

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
 import orjson
 import scipy.sparse as sp
 
@@ -30,7 +31,7 @@ from fm.cli.options import (
     parse_json,
     positive,
 )
-from fm.data.dataset import sparse_row
+from fm.data.dataset import Dataset, sparse_row
 from fm.errors import ConfigError, DataError
 from fm.explaining.pictures import bars, heat_map
 from fm.explaining.terms import Explanation
@@ -62,11 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_intermixed_args(argv)
     form, options = output_format(args, OF_ROWS, "table"), _checked(args)
     model = load(args.model)
-    parts = _read(args, model, options) if args.row is None else iter([_told(args, model)])
+    parts = _read(args, model, options) if args.row is None else iter(_told(args, model))
     if args.interactions:
-        _pairs_of(args, form, model, sp.vstack(list(parts), format="csr"))
+        _pairs_of(args, form, model, sp.vstack([part.X for part in parts], format="csr"))
         return 0
-    found: Iterator[Explanation] = (model.explain(X[i]) for X in parts for i in range(X.shape[0]))
+    found: Iterator[Explanation] = (
+        model.explain(part.take(np.array([row]))) for part in parts for row in range(part.num_rows)
+    )
     if args.picture is not None:
         first, *more = itertools.islice(found, 2)
         if more:
@@ -165,9 +168,7 @@ def _checked(args: argparse.Namespace) -> dict[str, Any]:
 # -- rows in ---------------------------------------------------------------------------------------
 
 
-def _read(
-    args: argparse.Namespace, model: Model, options: dict[str, Any]
-) -> Iterator[sp.csr_matrix]:
+def _read(args: argparse.Namespace, model: Model, options: dict[str, Any]) -> Iterator[Dataset]:
     """Yield the first rows of the file as features; readers refuse a file without rows."""
     from fm.formats.tables import BATCH_ROWS
     from fm.reading.read import read_batches
@@ -179,14 +180,14 @@ def _read(
     check_encoder(args.model, model.encoder, source, form)
     options = {**model.reading_options(source, form), **options}
     for rows in read_batches(source, batch_rows=min(left, BATCH_ROWS), **options):
-        yield rows.X[:left]
+        yield rows if rows.num_rows <= left else rows.take(np.arange(left))
         left -= rows.num_rows
         if left <= 0:
             return
 
 
-def _told(args: argparse.Namespace, model: Model) -> sp.csr_matrix:
-    """Return the rows of --row as features."""
+def _told(args: argparse.Namespace, model: Model) -> list[Dataset]:
+    """Return the rows of --row as features, one by one: each may leave out other columns."""
     wanted = "an object or a list of them"
     rows = [row for text in args.row for row in parse_json("--row", text, wanted, dict)]
     numbered = all(row.keys() == {"features", "values"} for row in rows)
@@ -197,7 +198,8 @@ def _told(args: argparse.Namespace, model: Model) -> sp.csr_matrix:
         )
     try:
         if not numbered or model.encoder is not None and "features" in model.encoder.field_names:
-            return model.as_dataset(rows).X
+            model.as_dataset(rows)  # whose complaint names the row
+            return [model.as_dataset([row]) for row in rows]
         expected = "row {}: expected as many values as numbers of features"
         parts = [
             sparse_row(
@@ -205,7 +207,7 @@ def _told(args: argparse.Namespace, model: Model) -> sp.csr_matrix:
             )
             for i, row in enumerate(rows, 1)
         ]
-        return model.as_dataset(sp.vstack(parts, format="csr")).X
+        return [model.as_dataset(part) for part in parts]
     except DataError as err:
         # a trained model's columns are what they are
         text = str(err).replace("; for lists name the column in multi= or history=", "")

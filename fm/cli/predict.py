@@ -147,7 +147,7 @@ def _batches(
         raise ConfigError("--zero-based: does not apply to a table; leave it out")
     options.setdefault("format", form)
     for table in iter_batches(source, expect=model.encoder.field_names, **options):
-        yield Dataset(model.encoder.transform(table)), table
+        yield model.as_dataset(table), table
 
 
 def _with_progress(

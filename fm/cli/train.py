@@ -312,6 +312,7 @@ def _read(
     if init is not None:
         check_encoder(args.init, init.encoder, args.data, form)
         first = {**init.reading_options(args.data, form), **options}
+        first.pop("catalogue", None)  # rows to train on are not filled in
         if first.get("keep_seen") is False and init.catalogue is not None:
             first = {"item": init.catalogue.item, "user": init.catalogue.user or None, **first}
     elif config.feature_dim is not None and (form or guess_format(args.data)) in READERS:

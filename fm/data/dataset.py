@@ -50,6 +50,9 @@ class Dataset:
         so that a later file that happens to lack feature 0 is not taken for the other kind.
     catalogue : Catalogue or None
         Which features are items and users; None where no column is known to be the item's.
+    filled : tuple of str
+        Columns that rows to predict left out, and that the model's catalogue filled in where it
+        knows their user or item.
     """
 
     X: sp.csr_matrix
@@ -62,6 +65,7 @@ class Dataset:
     source: str = "data"
     zero_based: bool | None = None
     catalogue: Catalogue | None = None
+    filled: tuple[str, ...] = ()
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -171,6 +175,7 @@ class Dataset:
             self.source,
             self.zero_based,
             self.catalogue,
+            self.filled,
         )
 
 

@@ -25,7 +25,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm.config import CLASSIFIER
-from fm.data.dataset import sparse_row
+from fm.data.dataset import Dataset, sparse_row
 from fm.errors import ConfigError, DataError
 from fm.measures.losses import LOSSES
 
@@ -71,6 +71,9 @@ class Explanation:
         field does alone: its linear terms and the pairs within it. The lower triangle is 0.
     probability : float or None
         Of a classifier: that of label 1, sigmoid(score).
+    filled : tuple of str
+        The columns that the row left out and that are as the training data describe its user or
+        item.
     """
 
     score: float
@@ -83,6 +86,7 @@ class Explanation:
     field_names: tuple[str, ...]
     by_field: np.ndarray
     probability: float | None = None
+    filled: tuple[str, ...] = ()
 
     def terms(self, top: int = 12) -> list[tuple[str, float]]:
         """Return the strongest linear terms and pairs, and what the others come to.
@@ -114,6 +118,7 @@ class Explanation:
         entries = zip(self.linear, self.features.tolist(), self.values.tolist(), strict=True)
         return {
             **result,
+            "filled": list(self.filled),
             "bias": self.bias,
             "linear": [
                 {"name": name, "feature": feature, "value": value, "contribution": contribution}
@@ -129,8 +134,11 @@ class Explanation:
         head = f"score {self.score:.6g}"
         if self.probability is not None:
             head += f", probability {self.probability:.6g}"
+        lines = [head]
+        if self.filled:
+            lines.append(f"as in the training data: {one_line(', '.join(self.filled), 90)}")
         rows = [("bias", self.bias), *self.terms()]
-        lines = [head, *(f"{value:+12.6f}  {one_line(name, 100)}" for name, value in rows)]
+        lines += [f"{value:+12.6f}  {one_line(name, 100)}" for name, value in rows]
         if len(self.field_names) < len(self.linear) and len(self.field_names) <= 8:
             names = [one_line(name, 11) for name in self.field_names]
             lines += ["by field", " " * 12 + "".join(f"{name:>12}" for name in names)]
@@ -165,9 +173,8 @@ def explain(model: Model, row: Any, *, pairs: int = 20) -> Explanation:
     ----------
     model : Model
     row : mapping, (indices, values), or anything of one row that ``Model.as_dataset`` takes
-        A mapping of columns goes through the model's encoder, where columns left out are unknown,
-        also those of a known user (``recommend`` fills these in). Values may be None: 1 each. A
-        feature that is repeated has the sum of its values.
+        Columns that a mapping or a table leaves out are filled in as for ``Model.scores``. Values
+        may be None: 1 each. A feature that is repeated has the sum of its values.
     pairs : int
         How many of the strongest pairs of entries are listed.
 
@@ -191,8 +198,8 @@ def explain(model: Model, row: Any, *, pairs: int = 20) -> Explanation:
        -0.250000  feature 1
     """
     _check_integer("pairs", pairs, 0)
-    X = _one_row(model, row)
-    features, values = X.indices, X.data.astype(np.float64)
+    data = _one_row(model, row)
+    features, values = data.X.indices, data.X.data.astype(np.float64)
     vectors = values[:, None] * model.V[features]
     linear = values * model.w[features]
     names = [model.feature_name(feature) for feature in features.tolist()]
@@ -214,19 +221,29 @@ def explain(model: Model, row: Any, *, pairs: int = 20) -> Explanation:
         field_names=field_names,
         by_field=by_field,
         probability=probability,
+        filled=_filled(model, data),
     )
 
 
-def _one_row(model: Model, row: Any) -> sp.csr_matrix:
+def _one_row(model: Model, row: Any) -> Dataset:
     if isinstance(row, Mapping):
         row = [row]
     elif isinstance(row, tuple) and len(row) == 2:
         expected = "explain: expected (feature numbers, as many values)"
         row = sparse_row(*row, model.num_features, expected=expected)
-    X = model.as_dataset(row).X
-    if X.shape[0] != 1:
-        raise DataError(f"explain: expected one row, found {X.shape[0]}; pass them one by one")
-    return X
+    data = model.as_dataset(row)
+    if data.num_rows != 1:
+        raise DataError(f"explain: expected one row, found {data.num_rows}; pass them one by one")
+    return data
+
+
+def _filled(model: Model, data: Dataset) -> tuple[str, ...]:
+    """Return the columns that a row left out and that are known of its user or item."""
+    if not data.filled or model.encoder is None:
+        return ()
+    known = np.setdiff1d(data.X.indices, model.encoder.unknown_features)
+    fields = {model.encoder.field_names[field] for field in model.encoder.fields[known].tolist()}
+    return tuple(name for name in data.filled if name in fields)
 
 
 def _field_keys(model: Model, features: np.ndarray) -> np.ndarray:

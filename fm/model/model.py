@@ -221,8 +221,10 @@ class Model:
         Parameters
         ----------
         data : Dataset, sparse matrix, array, frame, dict of columns, list of dicts, or path
-            Frames, dicts and tables in files go through the model's encoder. A dense array must be
-            as wide as the model; sparse rows may be narrower.
+            Frames, dicts and tables in files go through the model's encoder. Columns that they
+            leave out and that describe a known user or item are as in training, see
+            ``fm.catalogue.filling``. A dense array must be as wide as the model; sparse rows may be
+            narrower.
 
         Raises
         ------
@@ -243,7 +245,10 @@ class Model:
         if sp.issparse(data):
             return Dataset(checked_csr(data, self.num_features))
         if isinstance(data, (list, tuple)) and data and isinstance(data[0], Mapping):
-            return Dataset(self._needed_encoder().encode_rows(data))
+            from fm.catalogue.filling import encode_rows
+
+            X, filled = encode_rows(self._needed_encoder(), self.catalogue, data)
+            return Dataset(X, filled=filled)
         if self.encoder is None and hasattr(data, "to_numpy"):
             data = data.to_numpy()
         if isinstance(data, (np.ndarray, list, tuple)):
@@ -259,12 +264,15 @@ class Model:
             from fm.reading.read import read
 
             return self.as_dataset(read(data, **self.reading_options(data)))
-        return Dataset(self._needed_encoder().transform(data))
+        from fm.catalogue.filling import encode_table
+
+        X, filled = encode_table(self._needed_encoder(), self.catalogue, data)
+        return Dataset(X, filled=filled)
 
     def reading_options(self, source: Any, format: str | None = None) -> dict[str, Any]:
         """Return the options of :func:`fm.read` that turn a source into this model's features."""
         if self.encoder is not None:
-            return {"encoder": self.encoder}
+            return {"encoder": self.encoder, "catalogue": self.catalogue}
         options: dict[str, Any] = {"num_features": self.num_features}
         if self.zero_based is not None:
             from fm.formats.files import is_file  # a path, or what came on standard input

@@ -26,6 +26,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm.catalogue.catalogue import Catalogue, without
+from fm.catalogue.filling import number_in_row
 from fm.data.dataset import all_finite
 from fm.errors import ConfigError, DataError
 from fm.formats.cells import text_of
@@ -361,7 +362,7 @@ class Recommender:
             seen = self.catalogue.seen
             if seen is None or not seen.shape[0]:
                 return None
-            users = self._reader.users_of(X)
+            users = number_in_row(X, self.catalogue.number_of_user_key)
             begins = seen.indptr[users]
             counts = np.where(users >= 0, seen.indptr[users + 1] - begins, 0)
             indptr = np.concatenate([[0], np.cumsum(counts)])
@@ -421,7 +422,8 @@ class Recommender:
     ) -> Recommendations:
         """Return the `k` users most similar to one, or to each of many; as `similar_items`."""
         ids = [user] if is_id(user) else listed(user)
-        numbers = self._reader.users_of(self._reader.of_users(ids))
+        X = self._reader.of_users(ids)
+        numbers = number_in_row(X, self.catalogue.number_of_user_key)
         if (numbers < 0).any():
             stranger = ids[int(np.argmax(numbers < 0))]
             raise DataError(
