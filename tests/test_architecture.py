@@ -55,6 +55,7 @@ FLOORS = {
     "fm.explaining.terms": 2,
     "fm.explaining.interactions": 2,
     "fm.evaluating.rankings": 2,
+    "fm.evaluating.predictions": 2,
     # 3  training: loop, early stopping, randomness, checkpoints
     "fm.training.progress": 3,
     "fm.training.state": 3,
@@ -76,7 +77,7 @@ FLOORS = {
     "fm.cli.recommend": 4,
     "fm.cli.explain": 4,
     "fm.cli.lists": 4,
-    "fm.explaining.pictures": 4,
+    "fm.explaining.pictures": 2,
     # 5  SageMaker and Docker
     "container": 5,
 }

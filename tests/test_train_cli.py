@@ -16,10 +16,10 @@ import pytest
 import fm.cli.main
 import fm.cli.predict
 import fm.cli.train
-from fm.cli.evaluate import evaluate
 from fm.cli.options import EXIT_INTERRUPTED, EXIT_WRONG
 from fm.config import CLASSIFIER, REGRESSOR, TrainConfig, parameters
 from fm.data.dataset import Dataset
+from fm.evaluating.predictions import evaluate_predictions
 from fm.formats.svmlight import write_libsvm
 from fm.model.model import load
 from fm.reading.read import read
@@ -77,7 +77,7 @@ def test_a_run_in_a_process_of_its_own_reports_saves_and_says_how_to_go_on(desk)
     assert len(held_out) == epochs  # a line for each, because this is no terminal
     model = load("m.safetensors")
     assert model.encoder is not None
-    rmse = evaluate(model, "test.csv")["metrics"]["rmse"]
+    rmse = evaluate_predictions(model, "test.csv")["metrics"]["rmse"]
     assert shown["test"].startswith(f"rmse {rmse:.5f}")
     baseline = float(re.search(r"^ +rmse ([\d.]+) .*training mean", out, re.M)[1])
     assert rmse < 0.75 * baseline

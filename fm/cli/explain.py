@@ -33,7 +33,7 @@ from fm.cli.options import (
 )
 from fm.data.dataset import Dataset, sparse_row
 from fm.errors import ConfigError, DataError
-from fm.explaining.pictures import bars, heat_map
+from fm.explaining.interactions import FieldInteractions, field_interactions
 from fm.explaining.terms import Explanation
 from fm.model.model import Model, load
 
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(
                 "--picture: expected one row to draw, found more; say --rows 1, or one --row"
             )
-        _draw(args.picture, bars, model, first)
+        _draw(args.picture, lambda: first)
         found = iter([first])
     with open_output(args.output) as file:
         OF_ROWS[form](file, found)
@@ -221,10 +221,10 @@ def _told(args: argparse.Namespace, model: Model) -> list[Dataset]:
 # -- explanations out ------------------------------------------------------------------------------
 
 
-def _draw(path: str, draw: Callable[..., Any], model: Model, what: Any) -> None:
+def _draw(path: str, made: Callable[[], Explanation | FieldInteractions]) -> None:
     try:
         with naming(path):
-            draw(model, what, save=path)
+            made().plot(path)
     except ConfigError as err:  # which begins with the name of a function or of its argument
         raise ConfigError(f"--picture: {str(err).partition(': ')[2]}") from err
 
@@ -245,7 +245,7 @@ def _pairs_of(args: argparse.Namespace, form: str, model: Model, X: sp.csr_matri
         "second": pa.array([pair.second for pair in found], pa.string()),
     }
     if args.picture is not None:
-        _draw(args.picture, heat_map, model, X)
+        _draw(args.picture, lambda: field_interactions(model, X))
     with open_output(args.output) as file:
         OF_PAIRS[form](file, iter([pa.table(columns)]))
 

@@ -11,6 +11,7 @@ many pairs there are; the result is exact.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,8 +20,11 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm.errors import ConfigError, DataError
+from fm.explaining.terms import one_line
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from fm.model.model import Model
 
 _PAIRS = 1 << 22  # that are looked at together: some 100 MB
@@ -66,6 +70,14 @@ class FieldInteractions(NamedTuple):
     names: list[str]
     strength: np.ndarray
     linear: np.ndarray
+
+    def plot(self, save: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw a heat map and return the matplotlib figure; see :meth:`Explanation.plot`."""
+        from fm.explaining.pictures import heat_map
+
+        names = [one_line(name, 40) for name in self.names]
+        title = "mean size of what pairs of fields add to a score"
+        return heat_map(names, self.strength, self.linear, title, save)
 
 
 def interactions(model: Model, data: Any, k: int = 20, *, min_count: int = 1) -> list[Interaction]:

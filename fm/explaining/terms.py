@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import html
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,9 +31,12 @@ from fm.errors import ConfigError, DataError
 from fm.measures.losses import LOSSES
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from fm.model.model import Model
 
 MAX_FIELDS = 200  # more rows and columns nobody reads, and the matrix grows with their square
+_BARS = 15  # terms in a picture
 _OWN = 2**31  # a feature without a field is a field of its own, of number _OWN + feature
 _BLOCK = 2**20  # floats of a temporary matrix: 8 MB
 
@@ -109,6 +113,27 @@ class Explanation:
             rest = self.score - self.bias - math.fsum(value for _, value in shown)
             shown.append((f"{more:,} more", rest))
         return shown
+
+    def plot(self, save: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw the strongest terms, without the bias, and return the matplotlib figure.
+
+        Parameters
+        ----------
+        save : path, optional
+            Where to write the picture; its ending says the format: .png, .svg, .pdf.
+
+        Raises
+        ------
+        ConfigError
+            If matplotlib is not installed or does not know the format.
+        """
+        from fm.explaining.pictures import bars
+
+        title = f"score {self.score:.4g}, of which bias {self.bias:.4g}"
+        if self.probability is not None:
+            title += f", probability {self.probability:.3f}"
+        terms = [(one_line(name, 80), value) for name, value in self.terms(_BARS)]
+        return bars(terms, title, save)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the explanation as what JSON can hold."""
