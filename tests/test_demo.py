@@ -13,8 +13,9 @@ import pytest
 
 import fm.cli.demo
 import fm.cli.main
-from fm.cli.demo import load_survey, split_rows
+from fm.cli.demo import split_rows
 from fm.cli.options import command
+from fm.datasets.survey import load_survey
 
 ROOT = Path(__file__).parents[1]
 ROW = re.compile(r"^(\S.*?)  +(\d\.\d{4})[* ] +(\d\.\d{4})[* ] +(\d+\.\d\d)$", re.M)

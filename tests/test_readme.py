@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import fm
-from fm.cli.demo import load_survey
 from fm.config import TrainConfig
+from fm.datasets.survey import load_survey
 from fm.formats.recordio import write_spmatrix_to_sparse_tensor
 from fm.model.builtin import write_artifact
 from fm.model.model import Model

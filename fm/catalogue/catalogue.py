@@ -61,6 +61,15 @@ class Catalogue:
         columns.
     user_columns : tuple of str
         The columns that describe a user.
+
+    Examples
+    --------
+    >>> import fm
+    >>> data = fm.read({"user": [1, 1, 2], "film": ["A", "B", "B"], "rating": [1, 2, 3]})
+    >>> data.catalogue
+    Catalogue(2 items (film), 2 users (user), 3 pairs seen)
+    >>> list(data.catalogue.item_ids)
+    ['B', 'A']
     """
 
     items: sp.csr_matrix

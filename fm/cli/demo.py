@@ -1,7 +1,7 @@
 """The demonstration that ``python -m fm.train`` runs: who likes which cuisine. Floor 4.
 
 Decided here: what is compared and on which rows. The data come with the package: ratings of 1 to 5
-that 1,276 people gave to 40 cuisines, and what the people said of themselves (``fm/data``).
+that 1,276 people gave to 40 cuisines, and what the people said of themselves (``fm/datasets``).
 
 The comparison is made on two kinds of rows that no model is trained on, because they ask different
 questions: ratings of people whose other ratings are known, and all ratings of people never seen.
@@ -13,7 +13,6 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from importlib.resources import as_file, files
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ import numpy as np
 from fm.cli.options import command
 from fm.cli.train import interruptible
 from fm.config import TrainConfig
+from fm.datasets.survey import load_survey
 from fm.measures.predictions import regression_metrics
 from fm.model.model import Model
 from fm.training.fit import Epoch, fit
@@ -103,32 +103,6 @@ def main() -> int:
 
 
 # -- data ------------------------------------------------------------------------------------------
-
-
-def load_survey() -> tuple[pa.Table, list[str]]:
-    """Return the ratings with the raters' answers beside them, and the names of the answers.
-
-    Examples
-    --------
-    >>> table, fields = load_survey()
-    >>> table.num_rows, fields[2:4]
-    (23943, ['gender', 'age'])
-    """
-    import pyarrow.compute as pc
-
-    ratings, people = _embedded("ratings_tidy.csv.gz"), _embedded("users_tidy.csv.gz")
-    row_of_rater = pc.index_in(ratings["user"], people["user"])
-    fields = [name for name in people.column_names if name != "user"]
-    for name in fields:
-        ratings = ratings.append_column(name, people[name].take(row_of_rater))
-    return ratings, fields
-
-
-def _embedded(name: str) -> pa.Table:
-    from fm.formats.tables import read_table
-
-    with as_file(files("fm.datasets") / name) as path:
-        return read_table(path)
 
 
 def split_rows(table: pa.Table) -> Split:

@@ -53,6 +53,14 @@ class Dataset:
     filled : tuple of str
         Columns that rows to predict left out, and that the model's catalogue filled in where it
         knows their user or item.
+
+    Examples
+    --------
+    >>> data = Dataset.from_arrays([[1, 0], [0, 2]], [3.0, 4.0])
+    >>> data
+    Dataset(data: 2 rows x 2 features, y)
+    >>> data.take([1]).y
+    array([4.], dtype=float32)
     """
 
     X: sp.csr_matrix

@@ -5,9 +5,9 @@ how they are judged (``fm.evaluating.rankings``). Nothing here looks at the rows
 and times come as one value for each row (a list, an array, a column of a frame or an Arrow table),
 and what comes back are the numbers of rows, ascending, for ``Dataset.take`` or ``table.take``.
 
-* :func:`leave_one_out` keeps the last row of each user: what comes next?
-* :func:`by_time` keeps the last rows of all: nothing is learnt from the future.
-* :func:`by_user` keeps all rows of some users: how are strangers served?
+* :func:`split_leave_one_out` keeps the last row of each user: what comes next?
+* :func:`split_by_time` keeps the last rows of all: nothing is learnt from the future.
+* :func:`split_by_user` keeps all rows of some users: how are strangers served?
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Split(NamedTuple):
     test: np.ndarray
 
 
-def leave_one_out(users: Any, times: Any = None, *, seed: int = 0) -> Split:
+def split_leave_one_out(users: Any, times: Any = None, *, seed: int = 0) -> Split:
     """Return a split that keeps one row of each user: the last by time, or a random one.
 
     A user with one row stays in training: nothing else would be known of them. Of rows with the
@@ -47,7 +47,7 @@ def leave_one_out(users: Any, times: Any = None, *, seed: int = 0) -> Split:
 
     Examples
     --------
-    >>> leave_one_out(["ann", "bob", "ann", "eve", "bob"], [7, 5, 6, 1, 5])
+    >>> split_leave_one_out(["ann", "bob", "ann", "eve", "bob"], [7, 5, 6, 1, 5])
     Split(train=array([1, 2, 3]), test=array([0, 4]))
     """
     codes = _codes(users)
@@ -61,7 +61,7 @@ def leave_one_out(users: Any, times: Any = None, *, seed: int = 0) -> Split:
     return _split(codes.size, last[counts > 1])
 
 
-def by_time(times: Any, fraction: float = 0.2) -> Split:
+def split_by_time(times: Any, fraction: float = 0.2) -> Split:
     """Return a split that keeps the last rows by time.
 
     Rows of the same time stay together, so that the kept part is as close to `fraction` as the
@@ -82,7 +82,7 @@ def by_time(times: Any, fraction: float = 0.2) -> Split:
 
     Examples
     --------
-    >>> by_time([1, 2, 2, 9, 3], fraction=0.4)
+    >>> split_by_time([1, 2, 2, 9, 3], fraction=0.4)
     Split(train=array([0, 1, 2]), test=array([3, 4]))
     """
     _check_fraction(fraction)
@@ -91,14 +91,14 @@ def by_time(times: Any, fraction: float = 0.2) -> Split:
     if distinct.size < 2:
         raise DataError(
             f"times: expected at least two different ones, found {distinct.size}; use "
-            "leave_one_out or by_user"
+            "split_leave_one_out or split_by_user"
         )
     sizes = keys.size - np.cumsum(counts)[:-1]  # of the test, if it begins after each time
     begin = distinct[1:][np.argmin(np.abs(sizes - fraction * keys.size))]
     return _split(keys.size, np.flatnonzero(keys >= begin))
 
 
-def by_user(users: Any, fraction: float = 0.2, *, seed: int = 0) -> Split:
+def split_by_user(users: Any, fraction: float = 0.2, *, seed: int = 0) -> Split:
     """Return a split that keeps all rows of some users, drawn with `seed`.
 
     Parameters
@@ -117,7 +117,7 @@ def by_user(users: Any, fraction: float = 0.2, *, seed: int = 0) -> Split:
 
     Examples
     --------
-    >>> train, test = by_user(["ann", "bob", "ann", "eve"], fraction=0.3)
+    >>> train, test = split_by_user(["ann", "bob", "ann", "eve"], fraction=0.3)
     >>> train.tolist(), test.tolist()
     ([0, 1, 2], [3])
     """

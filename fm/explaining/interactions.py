@@ -44,6 +44,13 @@ class Interaction(NamedTuple):
         How many rows have both.
     contribution : float
         What it adds on average to the scores of these rows.
+
+    Examples
+    --------
+    >>> from fm import Model, TrainConfig
+    >>> model = Model(0, [0, 0], [[2.0], [0.5]], TrainConfig(num_factors=1))
+    >>> model.interactions([[1, 1], [3, 1]])
+    [Interaction(first='feature 0', second='feature 1', product=1.0, rows=2, contribution=2.0)]
     """
 
     first: str
@@ -65,6 +72,15 @@ class FieldInteractions(NamedTuple):
         pairs within the field.
     linear : ndarray of float64, shape (num_fields,)
         The same of the fields' linear terms.
+
+    Examples
+    --------
+    >>> from fm import Model, TrainConfig, field_interactions
+    >>> model = Model(0, [1, 2], [[2.0], [0.5]], TrainConfig(num_factors=1),
+    ...               fields=[0, 1], field_names=("user", "film"))
+    >>> found = field_interactions(model, [[1, 1]])
+    >>> float(found.strength[0, 1]), found.linear.tolist()
+    (1.0, [1.0, 2.0])
     """
 
     names: list[str]
@@ -136,6 +152,15 @@ def field_interactions(model: Model, data: Any) -> FieldInteractions:
         If the model knows no fields.
     DataError
         If there are no rows, or they do not fit the model.
+
+    Examples
+    --------
+    >>> from fm import Model, TrainConfig
+    >>> model = Model(0, [1, 2, 3], [[2.0], [0.5], [-3.0]], TrainConfig(num_factors=1),
+    ...               fields=[0, 1, 1], field_names=("user", "film"))
+    >>> names, strength, linear = field_interactions(model, [[1, 1, 0], [1, 0, 1]])
+    >>> names, strength.tolist(), linear.tolist()
+    (['user', 'film'], [[0.0, 3.5], [3.5, 0.0]], [1.0, 2.5])
     """
     if model.fields is None or not model.field_names:
         raise ConfigError(

@@ -78,6 +78,14 @@ class Explanation:
     filled : tuple of str
         The columns that the row left out and that are as the training data describe its user or
         item.
+
+    Examples
+    --------
+    >>> from fm import Model, TrainConfig
+    >>> model = Model(3.5, [0.5, -0.25], [[2.0], [0.25]], TrainConfig(num_factors=1))
+    >>> found = model.explain([[1, 1]])
+    >>> found.score, found.terms(2)
+    (4.25, [('feature 0', 0.5), ('feature 0 x feature 1', 0.5), ('1 more', -0.25)])
     """
 
     score: float

@@ -53,7 +53,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -548,6 +548,14 @@ class Model:
         from fm.recommending.folding import fold_in
 
         return fold_in(self, X, y, field, weight=weight)
+
+    def with_feature(
+        self, folded: Folded, name: Any, *, item_row: Any = None, seen: Iterable[Any] = ()
+    ) -> Model:
+        """Return a model that knows what was folded in; see ``fm.recommending.extending``."""
+        from fm.recommending.extending import with_feature
+
+        return with_feature(self, folded, name, item_row=item_row, seen=seen)
 
     # -- the file --------------------------------------------------------------------------------
 

@@ -61,7 +61,16 @@ _NEWTON_STEPS = 50  # a dozen are enough, unless labels are separable and the pr
 
 
 class Folded(NamedTuple):
-    """What was learnt of a new value of a field."""
+    """What was learnt of a new value of a field: its weight and factors.
+
+    Examples
+    --------
+    >>> from fm import Folded, Model, TrainConfig
+    >>> model = Model(3.0, [0, 1], [[1], [2]], TrainConfig(num_factors=1))
+    >>> new = Folded("0:1", w=0.5, v=np.array([1.0]))  # as model.fold_in returns it
+    >>> model.with_feature(new, "new").predict([[0, 1, 1]])
+    array([6.5], dtype=float32)
+    """
 
     field: str
     w: float

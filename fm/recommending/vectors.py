@@ -1,12 +1,12 @@
-"""Exporting: item vectors for other programs and for indexes of nearest neighbours. Floor 2.
+"""Vectors: those of items and users, for other programs and for indexes of nearest neighbours.
 
-Decided here: which files and indexes there are. Not decided here: what the vectors are
-(``Recommender.item_vectors``).
+Decided here: the files. Not decided here: what the vectors are (``Recommender.item_vectors``).
+Floor 2.
 
-The vector of an item is ``[s_i, b_i]`` and that of a context is ``[s_c, 1]``: their inner product
-is the score but for a constant of the context. So any search by inner product finds the items that
-``Recommender.recommend`` finds; whether exactly depends on the index. Items that must not be
-recommended are the caller's to leave out.
+The vector of an item is ``[s_i, b_i]`` and that of a context is ``[s_c, 1]``. Their inner product
+is the score but for a constant of the context. So every index that searches by inner product finds
+the items that ``recommend`` finds: exactly, or nearly, as the index promises. What a user has seen
+is not left out.
 
 ========================  ====================================================================
 file                      content
@@ -20,27 +20,25 @@ file                      content
 
 from __future__ import annotations
 
-import importlib
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from fm.errors import ConfigError
 from fm.formats.storage import atomic_output, to_json
 from fm.recommending.recommender import Recommender
 
 
 def export_vectors(recommender: Recommender, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write the vectors of items, and of the training data's users, and return the files.
+    """Write the vectors of all items and users to files, and return their paths.
 
-    Columns that describe a user are as in training; others of the context are unknown. Without
-    users in the catalogue there are no files of them.
+    Columns that describe a user are as in training; other columns of the context are unknown. A
+    model that knows no users has no files of them.
 
     Parameters
     ----------
     recommender : Recommender
+        ``model.recommender``, or one with other items.
     folder : path
         It is made if it does not exist; files in it are replaced.
 
@@ -76,88 +74,3 @@ def export_vectors(recommender: Recommender, folder: str | os.PathLike[str]) -> 
         with atomic_output(files[-1]) as file:
             file.write(to_json(list(ids)))
     return files
-
-
-def to_faiss(recommender: Recommender) -> Any:
-    """Return a ``faiss.IndexFlatIP`` of the items: exact; its labels are the items' numbers.
-
-    Raises
-    ------
-    ConfigError
-        If faiss is not installed.
-
-    Examples
-    --------
-    ::
-
-        scores, numbers = to_faiss(recommender).search(recommender.context_vectors([7]), 10)
-    """
-    vectors = recommender.item_vectors()
-    index = _needed("faiss", "faiss-cpu").IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    return index
-
-
-def to_hnswlib(
-    recommender: Recommender, *, connections: int = 32, effort: int = 200, threads: int = -1
-) -> Any:
-    """Return an ``hnswlib.Index`` of the items: approximate; its labels are the items' numbers.
-
-    Parameters
-    ----------
-    recommender : Recommender
-    connections, effort : int
-        What hnswlib calls ``M`` and ``ef_construction``.
-    threads : int
-        The index is the same in every run only with 1; -1 uses all cores.
-
-    Raises
-    ------
-    ConfigError
-        If hnswlib is not installed.
-
-    Examples
-    --------
-    ::
-
-        index = to_hnswlib(recommender)
-        index.set_ef(100)  # more than the number of items wanted
-        numbers, distances = index.knn_query(recommender.context_vectors([7]), 10)
-    """
-    vectors = recommender.item_vectors()
-    index = _needed("hnswlib", "hnswlib").Index(space="ip", dim=vectors.shape[1])
-    index.init_index(len(vectors), M=connections, ef_construction=effort, random_seed=1)
-    index.add_items(vectors, np.arange(len(vectors)), num_threads=threads)
-    return index
-
-
-def to_usearch(recommender: Recommender) -> Any:
-    """Return a ``usearch.index.Index`` of the items: approximate; its keys are their numbers.
-
-    Raises
-    ------
-    ConfigError
-        If usearch is not installed.
-
-    Examples
-    --------
-    ::
-
-        index = to_usearch(recommender)
-        numbers = index.search(recommender.context_vectors([7])[0], 10).keys
-        numbers = index.search(recommender.context_vectors([7])[0], 10, exact=True).keys
-    """
-    vectors = recommender.item_vectors()
-    usearch = _needed("usearch.index", "usearch")
-    index = usearch.Index(ndim=vectors.shape[1], metric="ip", dtype="f32")
-    index.add(np.arange(len(vectors), dtype=np.uint64), vectors)
-    return index
-
-
-def _needed(module: str, package: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as err:
-        raise ConfigError(
-            f"{package}: the package is not installed; run pip install {package}"
-        ) from err

@@ -29,8 +29,8 @@ import numpy as np
 import pyarrow as pa
 from datasets import find
 
-from fm.cli.demo import load_survey
 from fm.config import TrainConfig
+from fm.datasets.survey import load_survey
 from fm.measures.predictions import regression_metrics
 from fm.model.model import Model
 from fm.reading.read import read
