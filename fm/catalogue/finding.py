@@ -60,7 +60,7 @@ def catalogue_of(
     item_columns : name or sequence of them, optional
         The columns that describe an item. Not given: see the module.
     keep_seen : bool
-        Whether to remember which user met which item.
+        Whether to remember which user met which item (see :func:`fm.read`).
 
     Raises
     ------

@@ -418,6 +418,7 @@ def _warn_of_a_useless_model(model: Model, baseline: dict[str, float]) -> None:
 
 # -- what is shown ---------------------------------------------------------------------------------
 
+_SEEN = "the model file will hold who met what, which lists leave out; --no-keep-seen keeps it out"
 _WHAT = {"metrics": "(the model)", "baseline": "(always the training mean)"}
 _WHAT_OF_RANKERS = {"metrics": "(the model, all items ranked)", "baseline": "(most popular first)"}
 
@@ -445,6 +446,8 @@ def _texts_of_data(
         yield "fields", ", ".join(shown[:_MOST_FIELDS]) + (f" and {more} more" if more > 0 else "")
     if data.catalogue is not None:
         yield "items", repr(data.catalogue)[len("Catalogue(") : -1]
+        if data.catalogue.seen is not None:
+            yield "seen", _SEEN
     if config.predictor_type == RANKER:
         yield "target", f"none: each row is an interaction; predictor_type {RANKER}"
         return

@@ -116,7 +116,9 @@ def read(
     item_columns : name or sequence of them, optional
         The columns that describe an item, such as genres. Not given: found in the data.
     keep_seen : bool
-        Whether a model made of the data remembers who met which item.
+        Whether a model made of the data, and its file, remember who met which item. Lists leave out
+        what a user has met, and the baselines of ``fm.evaluate_ranking`` need it. False where a
+        model goes to people who must not see it.
 
     Raises
     ------
