@@ -551,8 +551,15 @@ def test_models_that_cannot_recommend(folder, fails):
 
     model = load("m")
     dataclasses.replace(model, catalogue=None).save("m")
-    fails("does not know which of its features are items; train it on data read with --item",
+    fails("m: the model does not know which of its features are items; say it with --item-column",
           "--user", "ann")  # fmt: skip
+    fails("--user-column: expected --item-column too", "--user", "ann", "--user-column", "user")
+    fails(r"item: expected one of the columns \(user, hour, film, genre\), found 'song'",
+          "--user", "ann", "--item-column", "song")  # fmt: skip
+    assert start("--user", "ann", "--item-column", "film", "--user-column", "user") == 0
+    dataclasses.replace(model).save("m")
+    fails("--item-column, --user-column: m knows its items .film.; leave them out",
+          "--user", "ann", "--item-column", "film")  # fmt: skip
     nobody = dataclasses.replace(
         model.catalogue, user="", user_keys=np.zeros(0, np.int32), seen=None, users=None
     )

@@ -297,7 +297,7 @@ def _alike_within(data: Dataset, groups: np.ndarray, count: int) -> dict[int, np
     num_fields = len(data.field_names)
     sizes = np.bincount(groups[groups >= 0], minlength=count)
     told = int(sizes[sizes > 1].sum())
-    if told * 2 < len(groups) and told < _ENOUGH:
+    if not told or told * 2 < len(groups) and told < _ENOUGH:
         return {}
     first = np.full((count, num_fields), np.nan)
     differ = np.zeros(num_fields, np.int64)  # rows, from the first one of their group

@@ -39,6 +39,7 @@ from fm.cli.options import (
     output_format,
     parse_json,
     positive,
+    with_items_named,
 )
 from fm.errors import ConfigError, DataError
 from fm.model.model import load
@@ -60,7 +61,9 @@ EXAMPLES = """\
                                                        somebody new, from a few ratings
   fm recommend model/ --user 42 --items movies.csv     also films that training did not meet
   fm recommend model/ --similar-to 50 --titles u.item
-  fm recommend model/ --export vectors/                for an index of nearest neighbours"""
+  fm recommend model/ --export vectors/                for an index of nearest neighbours
+  fm recommend model.tar.gz --item-column 943:2625 --user-column 0:943 --user 41
+                                                       an artefact of SageMaker's built-in"""
 
 WHOM = ("user", "context", "input", "all", "similar_to", "export")
 PERSON = ("ratings", "rated", "liked")
@@ -72,8 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; see ``fm recommend --help``."""
     args = _parser().parse_args(argv)
     form, options = output_format(args, WRITERS, "table"), _checked(args)
+    model = with_items_named(
+        load(args.model), args.model, "-column", item=args.item_column, user=args.user_column
+    )
     recommender, items = items_in(
-        load(args.model).recommender, args.items, args.titles, title=args.title, key=args.id
+        model.recommender, args.items, args.titles, title=args.title, key=args.id
     )
     if args.export is not None:
         from fm.recommending.vectors import export_vectors
@@ -124,6 +130,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--titles", metavar="FILE", help="a table with titles of items; not given: --items")
     add("--title", metavar="NAME", help="column of titles; not given: title, name or the second")
     add("--id", metavar="NAME", help="column of ids; not given: as in training, or the first")
+    add = parser.add_argument_group(
+        "for a model that knows no items", "Such as one of SageMaker's built-in algorithm."
+    ).add_argument
+    for role, span in (("item", "943:2625"), ("user", "0:943")):
+        add(
+            f"--{role}-column",
+            metavar="NAME",
+            help=f"column of the {role}s, or a range of features such as {span}",
+        )
     add = parser.add_argument_group("what to write").add_argument
     add("--why", action="store_true", help="what of the item adds most to its score")
     add("-o", "--output", metavar="FILE", help="where to write; not given: standard output")

@@ -543,6 +543,51 @@ class Model:
         """Return the `k` users most like one (see ``Recommender.similar_users``)."""
         return self.recommender.similar_users(user, k)
 
+    def with_catalogue(
+        self,
+        *,
+        item: str | None = None,
+        user: str | None = None,
+        item_columns: str | Sequence[str] | None = None,
+        rows: Any = None,
+    ) -> Model:
+        """Return the model with items to recommend, for one that was trained without knowing them.
+
+        Parameters
+        ----------
+        item, user, item_columns
+            See :func:`fm.read`. For feature numbers, ranges such as ``"943:2625"``.
+        rows : anything that :meth:`as_dataset` takes, optional
+            The rows it was trained on: they tell who met what, and what describes items and users.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such column, or no range of features that the model has.
+
+        Examples
+        --------
+        >>> model = Model(0, [0, 0, 1, 2], [[1], [2], [3], [4]], TrainConfig(num_factors=1))
+        >>> model.with_catalogue(item="2:4", user="0:2").recommend(1).ids
+        ['3', '2']
+        """
+        from fm.catalogue.finding import catalogue_of
+
+        X = np.zeros((0, self.num_features)) if rows is None else rows
+        data = dataclasses.replace(
+            self.as_dataset(X),
+            fields=self.fields,
+            field_names=self.field_names,
+            encoder=self.encoder,
+            _cache={},
+        )
+        made = catalogue_of(
+            data, item=item, user=user, item_columns=item_columns, keep_seen=rows is not None
+        )
+        if made is None:
+            raise ConfigError("item: expected the column of the items, or a range of features")
+        return dataclasses.replace(self, catalogue=made)
+
     def fold_in(self, X: Any, y: Any, field: str, *, weight: Any = None) -> Folded:
         """Return what a few rows tell of a new user or item; see ``fm.recommending.folding``."""
         from fm.recommending.folding import fold_in

@@ -115,8 +115,9 @@ class Recommender:
             catalogue = getattr(model, "catalogue", None)
         if catalogue is None:
             raise ConfigError(
-                "recommend: the model does not know which of its features are items; train it on "
-                "data read with item=..., the column (or range of features) of the items"
+                "recommend: the model does not know which of its features are items; say it with "
+                "model.with_catalogue(item=...), or train it on data read with item=...: the "
+                "column (or range of features) of the items"
             )
         if catalogue.items.shape[1] != model.num_features:
             raise ConfigError(

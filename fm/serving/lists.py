@@ -84,7 +84,7 @@ class Asking:
             raise DataError(
                 "k: the model cannot recommend, as it does not know which of its features are "
                 "items; train it with the hyperparameter item, the column (or range of features) "
-                "of the items"
+                "of the items, or name them with fm convert --item"
             )
         self.model, self.catalogue = model, model.catalogue
         self.options = frozenset(OPTIONS) - columns
