@@ -283,7 +283,7 @@ def test_the_explanation_says_what_was_filled():
     assert found.to_dict()["filled"] == list(DESCRIBING)
 
 
-@pytest.mark.parametrize("kind", [fm.FMRanker])
+@pytest.mark.parametrize("kind", [fm.FMRegressor, fm.FMClassifier, fm.FMRanker])
 def test_estimators(kind):
     frame = pd.DataFrame(ROWS)
     y = frame.pop("rating")

@@ -432,10 +432,6 @@ def test_the_estimator_takes_arrays_with_a_range(rng):
         FMRanker().fit(X)
     with pytest.raises(DataError, match="expected an interaction"):
         FMRanker(item="10:15", num_factors=2).fit(X, np.zeros(40))
-    with pytest.raises(TypeError, match="item"):
-        from fm.estimators import FMRegressor
-
-        FMRegressor(item="10:15")
 
 
 def test_the_estimator_learns_from_repeated_rows_as_fit_does(rng):

@@ -32,6 +32,7 @@ from fm.catalogue.catalogue import (
     field_of,
 )
 from fm.data.dataset import Dataset
+from fm.encoding.columns import sorted_unique
 from fm.errors import ConfigError
 
 _BLOCK = 1 << 18  # rows looked at together
@@ -221,7 +222,7 @@ def _filled(
     seen = None
     if keep_seen and bare.user:
         both = (users >= 0) & (items >= 0)
-        pairs = np.unique(users[both].astype(np.int64) * bare.num_items + items[both])
+        pairs = sorted_unique(users[both].astype(np.int64) * bare.num_items + items[both])
         counts = np.bincount(pairs // bare.num_items, minlength=bare.num_users)
         indptr = np.concatenate([[0], np.cumsum(counts)])
         indices = (pairs % bare.num_items).astype(np.int32)
