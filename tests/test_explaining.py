@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
@@ -172,8 +173,23 @@ def test_interactions_are_those_of_loops_over_all_rows(X, k, min_count, block):
         assert one.rows == len(met[pair])
         product = float(model.V[pair[0]] @ model.V[pair[1]])  # rounded to float32
         assert one.product == pytest.approx(product, rel=1e-5, abs=1e-6)
-    rest = max(map(abs, wanted.values()), default=0)
-    assert all(abs(one.contribution) >= rest - 1e-9 for one in found)
+    rest = max((abs(mean) * len(met[pair]) ** 0.5 for pair, mean in wanted.items()), default=0)
+    sizes = [abs(one.contribution) * one.rows**0.5 for one in found]
+    assert all(size >= rest - 1e-9 for size in sizes)
+    assert all(a >= b - 1e-9 for a, b in zip(sizes, sizes[1:], strict=False))
+
+
+def test_pairs_of_a_single_row_do_not_lead():
+    """Noise of what occurs once is larger than what many rows agree on, row by row."""
+    often = [{"user": f"u{i}", "film": f"f{i % 2}", "mood": "ab"[i % 2]} for i in range(200)]
+    data = read(pd.DataFrame([*often, {"user": "once", "film": "odd", "mood": "a"}]))
+    V = np.zeros((data.num_features, 1), np.float32)
+    for name, value in {"film=f0": 1.0, "mood=a": 0.5, "user=once": 2.0, "film=odd": 2.0}.items():
+        V[list(data.feature_names).index(name)] = value
+    model = Model(0, V[:, 0], V, TrainConfig(num_factors=1), encoder=data.encoder)
+    first, second, *_ = model.interactions(data)
+    assert (first.first, first.second, first.rows) == ("film=f0", "mood=a", 100)
+    assert second.rows == 1 and abs(second.contribution) > abs(first.contribution)
 
 
 def test_sums_that_cancel_to_0_are_pairs_too():

@@ -115,7 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--interactions",
         action="store_true",
-        help="the pairs of features with the largest mean contributions to scores",
+        help="the pairs of features that matter most: by the size of the mean contribution times "
+        "the square root of the number of rows with the pair",
     )
     add("-n", type=positive, metavar="N", help=f"how many --interactions; not given: {_PAIRS}")
     add = parser.add_argument_group("what to write").add_argument

@@ -1,6 +1,6 @@
 """Interactions: which pairs of features, and of fields, move the scores of some rows most. Floor 2.
 
-Decided here: what "strongest" means, and that only pairs count that occur together in a row: of all
+Decided here: which pairs come first, and that only pairs count that occur together in a row: of all
 pairs of a million features nobody could see any, and most of them never meet. Not decided here: the
 terms of one score (``fm.explaining.terms``), pictures (``fm.explaining.pictures``).
 
@@ -97,7 +97,11 @@ class FieldInteractions(NamedTuple):
 
 
 def interactions(model: Model, data: Any, k: int = 20, *, min_count: int = 1) -> list[Interaction]:
-    """Return the `k` pairs of features with the largest mean contributions, by size.
+    """Return the `k` pairs of features that matter most in some rows.
+
+    Pairs are ordered by ``|contribution| sqrt(rows)``: the mean contribution over the error that a
+    mean of so many rows has. By the mean alone, pairs of a single row would come first: the factors
+    of what occurs once have the largest errors.
 
     Parameters
     ----------
@@ -122,6 +126,8 @@ def interactions(model: Model, data: Any, k: int = 20, *, min_count: int = 1) ->
     >>> model = Model(0, [0, 0, 0], [[2.0], [0.5], [-3.0]], TrainConfig(num_factors=1))
     >>> interactions(model, [[1, 1, 0], [1, 1, 0], [1, 0, 1]], 1)
     [Interaction(first='feature 0', second='feature 2', product=-6.0, rows=1, contribution=-6.0)]
+    >>> interactions(model, [[1, 1, 0]] * 50 + [[1, 0, 1]], 1)[0].second  # 1 and 50 times
+    'feature 1'
     """
     for name, value in (("k", k), ("min_count", min_count)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
@@ -269,7 +275,7 @@ def _products(V: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarra
 
 
 def _strongest(k: int, columns: list[np.ndarray]) -> tuple[np.ndarray, ...]:
-    sizes = np.abs(columns[4])
+    sizes = np.abs(columns[4]) * np.sqrt(columns[3])
     if sizes.size > k:  # sort only what can be among them, ties included
         likely = sizes >= np.partition(sizes, -k)[-k]
         columns, sizes = [column[likely] for column in columns], sizes[likely]
