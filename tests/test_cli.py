@@ -449,7 +449,7 @@ def test_evaluate_a_ranking_of_named_columns(ranking, capsys):
     assert start(*argv, "--item", "film", "--user", "user") == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found["metrics"]) == ["model"] and found["items"] == 3 and found["contexts"] == 4
-    assert found["notes"][-1].endswith("the model remembers no training pairs")
+    assert found["notes"][-1].endswith("the model has no training pairs")
     # another column than the model's own
     assert start("evaluate", ranking / "m.safetensors", *argv[2:], "--item", "user") == 2
     assert "user, item: expected two columns, found user" in capsys.readouterr().err

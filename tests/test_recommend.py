@@ -259,8 +259,8 @@ def test_progress_on_a_terminal(folder, monkeypatch):
 def test_strangers_and_empty_lists_are_named(folder, task, capsys):
     assert start("--user", "zoe,ann,max", "-k", 1, "-o", "o.csv") == 0
     assert capsys.readouterr().err == (
-        "fm: warning: users not in the training data: zoe, max; their lists are what the model "
-        "says of unknown users\n"
+        "fm: warning: users not in the training data: zoe, max; they get the lists of an "
+        "unknown user\n"
     )
     (folder / "c").write_text("Alien\n")
     for name in (["-o", "o.csv"], ["-o", "o.parquet"], []):
@@ -500,7 +500,7 @@ def test_movielens(folder, shared_data, lists, rng):
 
 @regressor
 def test_complaints(folder, fails):
-    fails("expected whom to recommend for, found nobody; say --user")
+    fails("expected an option that says for whom; give --user")
     fails("--user, --all: expected one of them, found 2", "--user", "ann", "--all")
     fails("--ratings, --liked: expected one of them", "--ratings", "{}", "--liked", "Alien")
     fails("--rated: is for somebody new; leave out --all", "--rated", "x", "--all")
@@ -509,8 +509,8 @@ def test_complaints(folder, fails):
           "--user", "ann", "--exclude", "Alie")  # fmt: skip
     fails("found 'Nosferatu'", "--similar-to", "Nosferatu")
     fails("found 'Nosferatu'", "--ratings", '{"Nosferatu": 1}')
-    fails("--why: has no use with --similar-to; leave it out", "--similar-to", "Dune", "--why")
-    fails("--output: has no use with --export", "--export", "v", "-o", "x.csv")
+    fails("--why: has no effect with --similar-to; leave it out", "--similar-to", "Dune", "--why")
+    fails("--output: has no effect with --export", "--export", "v", "-o", "x.csv")
     fails("--title, --id: name columns of --items or --titles", "--user", "ann", "--id", "film")
     fails("say how --input is read, which is not given", "--user", "ann", "--names", "a")
     (folder / "x.csv").write_text("user,b\nann,2\n")
@@ -564,7 +564,7 @@ def test_models_that_cannot_recommend(folder, fails):
         model.catalogue, user="", user_keys=np.zeros(0, np.int32), seen=None, users=None
     )
     dataclasses.replace(model, catalogue=nobody).save("m")
-    fails("--all: the model does not know users; train it with --user", "--all")
+    fails("--all: the model does not know its users; train it with --user", "--all")
     fails("does not know which column is the user", "--user", "ann")
     fails("does not know which column is the user", "--ratings", "{}")
 

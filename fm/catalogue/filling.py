@@ -3,7 +3,6 @@
 Decided here: how named values become features for a trained model, so that a user and an item have
 the same score in a list, in a row to predict, in a request and in an explanation. Not decided here:
 what the model knows (``fm.catalogue.catalogue``), what a value becomes (``fm.encoding.encoder``).
-Floor 1.
 
 A row may leave out columns that describe its user or its item (an age, genres). If the model knows
 the user or the item, these columns are as in the training data; else they are unknown. A cell that

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
+from fm.cli.lists import with_items_named
 from fm.cli.options import (
     Parser,
     add_data_options,
@@ -20,7 +21,6 @@ from fm.cli.options import (
     open_output,
     output_ending,
     positive,
-    with_items_named,
 )
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError, ModelFileError

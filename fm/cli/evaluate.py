@@ -26,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; see ``fm evaluate --help``."""
     parser = Parser(
         "fm evaluate",
-        "Measure a model on a file with targets. For comparison, the best constant prediction for\n"
-        "these targets (their mean) is measured too. With --ranking: how well it recommends the\n"
-        "items of the file, each of whose rows is an interaction, beside two simple methods.",
+        "Measure a model on a file with targets, and beside it the best constant prediction for\n"
+        "these targets (their mean). With --ranking: measure how well it recommends the items of\n"
+        "the file, whose rows are interactions, and beside it two simple methods.",
         EXAMPLES,
     )
     parser.add_argument(
@@ -115,7 +115,7 @@ def _ranking(
     if columns:
         if known is not None:
             columns = {"user": known.user or None, "item": known.item, **columns}
-        columns["keep_seen"] = False  # it would be who met what in the test
+        columns["keep_seen"] = False  # seen in training is meant, and these are test rows
     options = {**model.reading_options(source, options.get("format")), **options}
     data = read(
         source,

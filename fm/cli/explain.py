@@ -1,7 +1,7 @@
-"""``fm explain``: a model and rows in, what their scores are made of out. Floor 4.
+"""``fm explain``: a model and rows in, the terms of their scores out. Floor 4.
 
-Decided here: which rows are explained, and what the terms look like in a file. Not decided here:
-how a score is split (``fm.explaining.terms``), which pairs are strong
+Decided here: which rows are explained, and how the terms are written to a file. Not decided here:
+how a score is split (``fm.explaining.terms``), which pairs come first
 (``fm.explaining.interactions``), how they are drawn (``fm.explaining.pictures``).
 """
 
@@ -51,8 +51,8 @@ EXAMPLES = """\
   fm explain model/ test.csv --interactions -n 50      the strongest pairs of all rows
   fm explain model/ test.csv --interactions --picture fields.svg     and a heat map of the fields"""
 
-_ROWS, _PAIRS = 5, 20  # shown, if nobody says how many
-_TOGETHER = 1000  # rows whose terms are one table
+_ROWS, _PAIRS = 5, 20  # rows and pairs that are shown if no number is given
+_TOGETHER = 1000  # rows whose terms go into one table
 
 log = logging.getLogger("fm")
 
@@ -86,8 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         "fm explain",
-        "Show what the scores of rows are made of: the bias, the weight of each entry, and what\n"
-        "pairs of entries add. With --interactions: the pairs that add most, over all rows.",
+        "Show the terms of the scores of rows: the bias, the weight of each entry, and what each\n"
+        "pair of entries adds. With --interactions: the pairs that matter most in all rows.",
         EXAMPLES,
     )
     parser.usage = "%(prog)s [-h] MODEL [FILE] [OPTIONS]"
@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="output_format",
         action="store_const",
         const="json",
-        help="the same as --output-format json: a list, with all that is known of each row",
+        help="the same as --output-format json: a list, with everything about each row",
     )
     add(
         "--picture",
@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _checked(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that say how FILE is read; refuse what does not go together."""
+    """Return the options that say how FILE is read; refuse options that exclude each other."""
     options = data_options(args)
     if args.input is None and args.row is None:
         raise ConfigError("explain: expected rows, found none; name a FILE or say --row")
@@ -199,7 +199,7 @@ def _told(args: argparse.Namespace, model: Model) -> list[Dataset]:
         )
     try:
         if not numbered or model.encoder is not None and "features" in model.encoder.field_names:
-            model.as_dataset(rows)  # whose complaint names the row
+            model.as_dataset(rows)  # its error names the row that is wrong
             return [model.as_dataset([row]) for row in rows]
         expected = "row {}: expected as many values as numbers of features"
         parts = [
@@ -210,7 +210,7 @@ def _told(args: argparse.Namespace, model: Model) -> list[Dataset]:
         ]
         return [model.as_dataset(part) for part in parts]
     except DataError as err:
-        # a trained model's columns are what they are
+        # The advice is for reading data to train on: a model's columns are fixed.
         text = str(err).replace("; for lists name the column in multi= or history=", "")
         raise DataError(f"--row: {text}") from err
     except ValueError as err:  # numpy's
@@ -226,7 +226,7 @@ def _draw(path: str, made: Callable[[], Explanation | FieldInteractions]) -> Non
     try:
         with naming(path):
             made().plot(path)
-    except ConfigError as err:  # which begins with the name of a function or of its argument
+    except ConfigError as err:  # its text begins with the name of a function or an argument
         raise ConfigError(f"--picture: {str(err).partition(': ')[2]}") from err
 
 

@@ -32,7 +32,6 @@ from fm.formats.storage import atomic_output
 
 if TYPE_CHECKING:
     from fm.encoding.encoder import Encoder
-    from fm.model.model import Model
 
 EXIT_WRONG = 2
 EXIT_INTERRUPTED = 130
@@ -389,44 +388,6 @@ def check_encoder(model: str, encoder: Encoder | None, source: Any, format: str 
             f"{name}: expected {', '.join(READERS)}, because {model} was trained on numbered "
             f"features and knows no columns, found a table ({form})"
         )
-
-
-def with_items_named(
-    model: Model, path: str, suffix: str = "", *, item: str | None, user: str | None
-) -> Model:
-    """Return a model that knows no items with those that options name.
-
-    Parameters
-    ----------
-    model : Model
-    path : str
-        Its file.
-    suffix : str
-        What the names of the options end in: ``--item`` and ``--user``, or ``--item-column``.
-    item, user : str or None
-        Columns or ranges of features.
-
-    Raises
-    ------
-    ConfigError
-        If the model knows its items, or they are not named.
-    """
-    if item is None and user is None:
-        if model.catalogue is not None:
-            return model
-        raise ConfigError(
-            f"{path}: the model does not know which of its features are items; say it with "
-            f"--item{suffix}, a column or a range of features such as 943:2625, and the users with "
-            f"--user{suffix}"
-        )
-    if model.catalogue is not None:
-        raise ConfigError(
-            f"--item{suffix}, --user{suffix}: {path} knows its items ({model.catalogue.item}); "
-            "leave them out"
-        )
-    if item is None:
-        raise ConfigError(f"--user{suffix}: expected --item{suffix} too")
-    return model.with_catalogue(item=item, user=user)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The embedded survey: ratings of 1 to 5 that people gave to cuisines, and what they said. Floor 1.
+"""The embedded survey: ratings of 1 to 5 that people gave to cuisines, and what they said.
 
 The data of FiveThirtyEight (food-world-cup, CC BY 4.0), tidied; see ``food-world-cup.md`` here.
 """

@@ -1,4 +1,4 @@
-"""How well a model predicts targets, beside the best constant prediction. Floor 2.
+"""How well a model predicts targets, beside the best constant prediction.
 
 Decided here: what is measured together, and that a table larger than the memory can be measured.
 Not decided here: what a figure means (``fm.measures.predictions``), how lists are measured

@@ -1,13 +1,13 @@
 """Splits: which rows to train on, and which to keep for the test. Floor 1.
 
-Decided here: the three usual ways to hold rows out for judging recommendations. Not decided here:
-how they are judged (``fm.evaluating.rankings``). Nothing here looks at the rows themselves: users
-and times come as one value for each row (a list, an array, a column of a frame or an Arrow table),
-and what comes back are the numbers of rows, ascending, for ``Dataset.take`` or ``table.take``.
+Decided here: three usual ways to hold rows out for a test. Not decided here: how a model is
+measured on them (``fm.evaluating.rankings``). The functions take one value for each row, a user or
+a time, as a list, an array, or a column of a frame or Arrow table. They return numbers of rows,
+ascending, for ``Dataset.take`` or ``table.take``.
 
-* :func:`split_leave_one_out` keeps the last row of each user: what comes next?
-* :func:`split_by_time` keeps the last rows of all: nothing is learnt from the future.
-* :func:`split_by_user` keeps all rows of some users: how are strangers served?
+* :func:`split_leave_one_out` holds out the last row of each user: is it predicted?
+* :func:`split_by_time` holds out the last rows of all: nothing is learnt from the future.
+* :func:`split_by_user` holds out all rows of some users: how well are new users served?
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Split(NamedTuple):
 
 
 def split_leave_one_out(users: Any, times: Any = None, *, seed: int = 0) -> Split:
-    """Return a split that keeps one row of each user: the last by time, or a random one.
+    """Return a split that holds out one row of each user: the last by time, or a random one.
 
-    A user with one row stays in training: nothing else would be known of them. Of rows with the
-    same time, that which stands last in the data is the later one.
+    A user with a single row stays in training, because otherwise the model would not know the user.
+    Among rows with the same time, the one further down in the data is the later one.
 
     Parameters
     ----------
@@ -62,16 +62,16 @@ def split_leave_one_out(users: Any, times: Any = None, *, seed: int = 0) -> Spli
 
 
 def split_by_time(times: Any, fraction: float = 0.2) -> Split:
-    """Return a split that keeps the last rows by time.
+    """Return a split that holds out the last rows by time.
 
-    Rows of the same time stay together, so that the kept part is as close to `fraction` as the
-    times allow; each part has a row.
+    Rows of the same time stay together, so the part held out is as close to `fraction` as the times
+    allow. Neither part is empty.
 
     Parameters
     ----------
     times : sequence of numbers or dates, length num_rows
     fraction : float
-        Part of the rows to keep for the test, between 0 and 1.
+        Share of the rows to hold out, between 0 and 1.
 
     Raises
     ------
@@ -99,14 +99,14 @@ def split_by_time(times: Any, fraction: float = 0.2) -> Split:
 
 
 def split_by_user(users: Any, fraction: float = 0.2, *, seed: int = 0) -> Split:
-    """Return a split that keeps all rows of some users, drawn with `seed`.
+    """Return a split that holds out all rows of some users, drawn with `seed`.
 
     Parameters
     ----------
     users : sequence, length num_rows
         Ids or codes.
     fraction : float
-        Part of the users, between 0 and 1; at least one is kept, and one is left.
+        Share of the users to hold out, between 0 and 1; at least one, and not all.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def _times(times: Any, length: int | None = None) -> np.ndarray:
 
 
 def _column(given: Any, name: str) -> np.ndarray:
-    """Return one value for each row, none of them missing."""
+    """Return the values of a column; refuse a missing one."""
     values = np.asarray(given)
     if values.ndim != 1:
         raise DataError(f"{name}: expected one value for each row, found shape {values.shape}")

@@ -1,7 +1,7 @@
 """Pictures: bars and heat maps, as ``Explanation.plot`` and ``FieldInteractions.plot`` draw them.
 
 Decided here: what they look like. Not decided here: the figures in them (``fm.explaining.terms``,
-``fm.explaining.interactions``). Needs matplotlib: ``pip install fm[plots]``. Floor 2.
+``fm.explaining.interactions``). Needs matplotlib: ``pip install fm[plots]``.
 """
 
 from __future__ import annotations

@@ -303,14 +303,7 @@ def ratings_rows(
         raise DataError(
             f"ratings: expected a mapping of item to rating, found {type(ratings).__name__}"
         )
-    labels = model.config.predictor_type != REGRESSOR
-    for item, rating in ratings.items():
-        number = isinstance(rating, (Real, np.bool_)) and (
-            abs(rating if isinstance(rating, int) else float(rating)) <= _LARGEST
-        )
-        if not number or (labels and rating not in (0, 1)):
-            wanted = "0 or 1" if labels else "a finite number"
-            raise DataError(f"ratings: expected {wanted} for item {item!r}, found {rating!r}")
+    _check_ratings(ratings, labels=model.config.predictor_type != REGRESSOR)
     items = catalogue.items[catalogue.item_numbers(ratings)]
     if context is None and model.encoder is None:
         context = sp.csr_matrix((1, model.num_features), dtype=np.float32)
@@ -324,6 +317,16 @@ def ratings_rows(
     X = sp.csr_matrix(X, dtype=np.float32)
     X.sum_duplicates()  # sorts as well
     return X, np.array(list(ratings.values()), np.float32)
+
+
+def _check_ratings(ratings: Mapping[Any, Any], *, labels: bool) -> None:
+    for item, rating in ratings.items():
+        number = isinstance(rating, (Real, np.bool_)) and (
+            abs(rating if isinstance(rating, int) else float(rating)) <= _LARGEST
+        )
+        if not number or (labels and rating not in (0, 1)):
+            wanted = "0 or 1" if labels else "a finite number"
+            raise DataError(f"ratings: expected {wanted} for item {item!r}, found {rating!r}")
 
 
 def fold_ratings(

@@ -1,4 +1,4 @@
-"""Recommendations: what ``recommend``, ``similar_items`` and ``similar_users`` return. Floor 2.
+"""Recommendations: what ``recommend``, ``similar_items`` and ``similar_users`` return.
 
 Decided here: the one shape of their answers. Not decided here: what is found
 (``fm.recommending.recommender``), and how lists are shown (``fm.cli.lists``).

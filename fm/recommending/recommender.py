@@ -30,9 +30,10 @@ from fm.catalogue.filling import number_in_row
 from fm.data.dataset import all_finite
 from fm.errors import ConfigError, DataError
 from fm.formats.cells import text_of
+from fm.formats.files import ragged
 from fm.recommending.contexts import Contexts, is_id, listed
 from fm.recommending.recommendations import Recommendations
-from fm.recommending.topk import top_k
+from fm.recommending.topk import TopK, top_k
 
 if TYPE_CHECKING:
     from fm.model.model import Model
@@ -194,15 +195,7 @@ class Recommender:
         return self._reader.user_ids
 
     def contexts(self, rows: Any) -> sp.csr_matrix:
-        """Return contexts as rows of features, without the item side.
-
-        Raises
-        ------
-        DataError
-            If they cannot be read.
-        ConfigError
-            If they are users' ids and the catalogue has no user column.
-        """
+        """Return contexts as rows of features, without the item side (see ``Contexts.read``)."""
         return self._reader.read(rows)
 
     def with_items(self, table: Any, *, item: str | None = None) -> Recommender:
@@ -355,21 +348,9 @@ class Recommender:
         num_rows = X.shape[0]
         if exclude is None:
             return None
-        if isinstance(exclude, str):
-            if exclude != "seen":
-                raise ConfigError(
-                    f"exclude: expected 'seen', None, or lists of item ids, found {exclude!r}"
-                )
-            seen = self.catalogue.seen
-            if seen is None or not seen.shape[0]:
-                return None
-            users = number_in_row(X, self.catalogue.number_of_user_key)
-            begins = seen.indptr[users]
-            counts = np.where(users >= 0, seen.indptr[users + 1] - begins, 0)
-            indptr = np.concatenate([[0], np.cumsum(counts)])
-            entries = np.arange(indptr[-1]) + np.repeat(begins - indptr[:-1], counts)
-            return indptr, seen.indices[entries]
-        if isinstance(exclude, (bytes, Mapping)) or not isinstance(exclude, Iterable):
+        if isinstance(exclude, str) and exclude == "seen":
+            return self._seen(X)
+        if isinstance(exclude, (str, bytes, Mapping)) or not isinstance(exclude, Iterable):
             raise ConfigError(
                 f"exclude: expected 'seen', None, or lists of item ids, found {exclude!r}"
             )
@@ -386,7 +367,17 @@ class Recommender:
         indptr = np.concatenate([[0], np.cumsum([part.size for part in parts], dtype=np.int64)])
         return indptr, np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
-    # -- what is alike ---------------------------------------------------------------------------
+    def _seen(self, X: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray] | None:
+        seen = self.catalogue.seen
+        if seen is None or not seen.shape[0]:
+            return None
+        users = number_in_row(X, self.catalogue.number_of_user_key)
+        begins = seen.indptr[users]
+        counts = np.where(users >= 0, seen.indptr[users + 1] - begins, 0)
+        indptr = np.concatenate([[0], np.cumsum(counts)])
+        return indptr, seen.indices[ragged(begins, counts)]
+
+    # -- similar items and users -----------------------------------------------------------------
 
     def similar_items(
         self, item: Any, k: int = 10, *, similarity: str = "cosine"
@@ -413,10 +404,8 @@ class Recommender:
         numbers = self.catalogue.item_numbers([item] if is_id(item) else listed(item))
         vectors = self.item_sides.vectors
         directions = self._item_directions if similarity == "cosine" else None
-        numbers, scores = _most_similar(vectors, directions, numbers, k, similarity)
-        names, columns = self.catalogue.item_ids, ("item", "similarity")
-        best = Recommendations(numbers, scores, names, _ids_in(item), columns)
-        return best[0] if is_id(item) else best
+        found = _most_similar(vectors, directions, numbers, k, similarity)
+        return _similar(found, self.catalogue.item_ids, item, "item")
 
     def similar_users(
         self, user: Any, k: int = 10, *, similarity: str = "cosine"
@@ -432,10 +421,8 @@ class Recommender:
                 f"the training data, found {stranger!r}"
             )
         vectors = self.model.V[self.catalogue.user_keys]
-        numbers, scores = _most_similar(vectors, None, numbers, k, similarity)
-        names, columns = self.user_ids, ("user", "similarity")
-        best = Recommendations(numbers, scores, names, _ids_in(user), columns)
-        return best[0] if is_id(user) else best
+        found = _most_similar(vectors, None, numbers, k, similarity)
+        return _similar(found, self.user_ids, user, "user")
 
     @cached_property
     def _item_directions(self) -> np.ndarray:
@@ -484,13 +471,18 @@ def _directions(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
 
 
+def _similar(found: TopK, names: Sequence[str], asked: Any, what: str) -> Recommendations:
+    best = Recommendations(*found, names, _ids_in(asked), (what, "similarity"))
+    return best[0] if is_id(asked) else best
+
+
 def _most_similar(
     vectors: np.ndarray,
     directions: np.ndarray | None,
     chosen: np.ndarray,
     k: int,
     similarity: str,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> TopK:
     """Return numbers and similarities of the rows most like each of those chosen."""
     if similarity not in SIMILARITIES:
         raise ConfigError(

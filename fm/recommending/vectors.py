@@ -1,7 +1,6 @@
 """Vectors: those of items and users, for other programs and for indexes of nearest neighbours.
 
 Decided here: the files. Not decided here: what the vectors are (``Recommender.item_vectors``).
-Floor 2.
 
 The vector of an item is ``[s_i, b_i]`` and that of a context is ``[s_c, 1]``. Their inner product
 is the score but for a constant of the context. So every index that searches by inner product finds
