@@ -16,7 +16,17 @@ from __future__ import annotations
 
 
 class FMError(Exception):
-    """Base class: every error that fm raises on purpose is one of these."""
+    """Base class: every error that fm raises on purpose is one of these.
+
+    Examples
+    --------
+    >>> import fm
+    >>> try:
+    ...     fm.TrainConfig(epochs=0)
+    ... except fm.FMError as err:
+    ...     print(type(err).__name__, err)
+    ConfigError epochs: expected an integer >= 1, found 0
+    """
 
 
 class ConfigError(FMError, ValueError):

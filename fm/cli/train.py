@@ -308,6 +308,7 @@ def _read(
     if init is not None:
         check_encoder(args.init, init.encoder, args.data, form)
         first = {**init.reading_options(args.data, form), **options}
+        first.pop("catalogue", None)  # rows to train on are not filled in
         if first.get("keep_seen") is False and init.catalogue is not None:
             first = {"item": init.catalogue.item, "user": init.catalogue.user or None, **first}
     elif config.feature_dim is not None and (form or guess_format(args.data)) in READERS:
@@ -411,6 +412,7 @@ def _warn_of_a_useless_model(model: Model, baseline: dict[str, float]) -> None:
 
 # -- what is shown ---------------------------------------------------------------------------------
 
+_SEEN = "the model file will hold who met what, which lists leave out; --no-keep-seen keeps it out"
 _WHAT = {"metrics": "(the model)", "baseline": "(always the training mean)"}
 _WHAT_OF_RANKERS = {"metrics": "(the model, all items ranked)", "baseline": "(most popular first)"}
 
@@ -438,6 +440,8 @@ def _texts_of_data(
         yield "fields", ", ".join(shown[:_MOST_FIELDS]) + (f" and {more} more" if more > 0 else "")
     if data.catalogue is not None:
         yield "items", repr(data.catalogue)[len("Catalogue(") : -1]
+        if data.catalogue.seen is not None:
+            yield "seen", _SEEN
     task = config.task
     if task.ranks:
         yield "target", f"none: each row is an interaction; predictor_type {task.name}"

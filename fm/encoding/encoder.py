@@ -31,7 +31,7 @@ keeps no list of values (``fm.encoding.columns``): then only missing values are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, overload
 
@@ -255,7 +255,12 @@ class Encoder:
         return _raw_csr(num_rows, self.num_features, data, indices, indptr)
 
     def encode_rows(
-        self, rows: Iterable[Mapping[str, Any]], *, columns: Iterable[str] | None = None
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        columns: Iterable[str] | None = None,
+        known: Callable[[Mapping[str, Any]], Mapping[str, Sequence[tuple[int, float]]]]
+        | None = None,
     ) -> sp.csr_matrix:
         """Return rows given as mappings, such as JSON objects, as features.
 
@@ -268,6 +273,9 @@ class Encoder:
             Column name to value.
         columns : iterable of str, optional
             Only these columns, for one side of a row; the default is all.
+        known : function of a row, optional
+            Is asked for rows that leave out columns, and returns the entries (feature, value) of
+            columns that are not missing all the same.
 
         Returns
         -------
@@ -283,7 +291,7 @@ class Encoder:
         values: list[float] = []
         indptr = [0]
         for number, row in enumerate(rows, 1):
-            self._encode_row(row, number, chosen, indices, values)
+            self._encode_row(row, number, chosen, indices, values, known)
             indptr.append(len(indices))
         return _raw_csr(
             len(indptr) - 1,
@@ -307,6 +315,8 @@ class Encoder:
         chosen: Iterable[tuple[int, Column]],
         indices: list[int],
         values: list[float],
+        known: Callable[[Mapping[str, Any]], Mapping[str, Sequence[tuple[int, float]]]]
+        | None = None,
     ) -> None:
         if not isinstance(row, Mapping):
             raise DataError(
@@ -316,7 +326,13 @@ class Encoder:
         if not row.keys() <= self._by_name.keys():
             extra = next(name for name in row if name not in self._by_name)
             raise no_column(extra, self.field_names, f"row {number}")
+        told = known(row) if known is not None and len(row) < len(self._by_name) else None
         for offset, column in chosen:
+            if told and column.name in told:
+                for index, entry in told[column.name]:
+                    indices.append(index)
+                    values.append(entry)
+                continue
             value = row.get(column.name)
             try:
                 entries = column.encode_value(value)
