@@ -87,7 +87,17 @@ class FMWarning(_Advised, UserWarning):
 
 
 class FMError(_Advised):
-    """Base class: every error that fm raises on purpose is one of these."""
+    """Base class: every error that fm raises on purpose is one of these.
+
+    Examples
+    --------
+    >>> import fm
+    >>> try:
+    ...     fm.TrainConfig(epochs=0)
+    ... except fm.FMError as err:
+    ...     print(type(err).__name__, err)
+    ConfigError epochs: expected an integer >= 1, found 0
+    """
 
 
 class ConfigError(FMError, ValueError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -26,17 +26,21 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from fm.catalogue.fields import FIELD_RANGE
+from fm.catalogue.filling import encode_table
 from fm.config import Parameter, TrainConfig, parameters
 from fm.data.dataset import Dataset
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
 from fm.measures.losses import sigmoid
+from fm.reading.finding_items import catalogue_of, continued
 from fm.sparse import checked_csr
 from fm.tasks import CLASSIFIER, RANKER, REGRESSOR
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from fm.catalogue.catalogue import Catalogue
     from fm.model.model import Model
     from fm.training.fit import TrainState
 
@@ -74,22 +78,24 @@ _COLUMN_OPTIONS = tuple(_Option(*option) for option in (
 _WARM_START = _Option(
     "warm_start", False, "bool", "let fit start from the model of the last fit, if there is one"
 )
-#: What a ranker is told of them besides; see :func:`fm.reading.finding_items.catalogue_of`.
+#: What :func:`fm.reading.finding_items.catalogue_of` is told of them, for recommending.
 _SIDE_OPTIONS = (
     _Option("item", None, "str or None", "the column of the items, or a range of features such as "
             "'943:2625'; None: a column with a usual name, such as item, film or product"),
     _Option("user", None, "str or None", "the same of the users, who may be absent"),
     _Option("item_columns", None, "str, sequence of them, or None", "the columns that describe an "
             "item; None: those with one value in all rows of each item"),
+    _Option("keep_seen", True, "bool", "whether the model and its file remember who met which "
+            "item; lists leave it out"),
 )  # fmt: skip
 _TRAINING = tuple(p for p in parameters() if p.name not in ("predictor_type", "feature_dim"))
 
 
-def _options(more: Sequence[_Option] = ()) -> Iterator[_Option]:
+def _options() -> Iterator[_Option]:
     yield from map(_described, _TRAINING)
     yield _WARM_START
     yield from _COLUMN_OPTIONS
-    yield from more
+    yield from _SIDE_OPTIONS
 
 
 def _described(parameter: Parameter) -> _Option:
@@ -103,12 +109,12 @@ def _described(parameter: Parameter) -> _Option:
     return _Option(parameter.name, parameter.default, kind, text)
 
 
-def _signature(more: Sequence[_Option] = ()) -> inspect.Signature:
+def _signature() -> inspect.Signature:
     return inspect.Signature(
         [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
         + [
             inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=option.default)
-            for option in _options(more)
+            for option in _options()
         ]
     )
 
@@ -122,7 +128,9 @@ Give it a frame (pandas, polars or Arrow) with other columns too, or any option 
 the columns become features by :class:`fm.Encoder`, as with :func:`fm.read`; the model keeps it.
 Texts, integers and truth values become categories, unless `numeric` names them; floats numbers;
 lists sets of values. Values that were not seen in training are "unknown", not an error. Later
-frames may have their columns in any order, and further ones.
+frames may have their columns in any order, and further ones, and may leave out columns that
+describe a known user or item. ``model_.recommend`` makes lists, if a column is known to hold the
+items (see `item`).
 """
 
 _MERGING = """
@@ -158,7 +166,7 @@ def _documented(cls: _Class) -> _Class:
     if cls.__doc__ is None:  # python -OO
         return cls
     entries = []
-    for option in _options(cls._more_options):  # type: ignore[attr-defined]
+    for option in _options():
         text = textwrap.fill(option.help, 92)
         default = "" if option.default is None else f", default={option.default!r}"
         entries.append(f"{option.name} : {option.kind}{default}\n{textwrap.indent(text, '    ')}")
@@ -183,7 +191,6 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
 
     _predictor_type: str
     _merges = True  # few rows: see _MERGING
-    _more_options: tuple[_Option, ...] = ()
     model_: Model
 
     def __init__(self, **given: Any) -> None:
@@ -265,12 +272,23 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
         data = _without_weightless(self._dataset(X, y, weight, encoder, reset=fresh))
         if self._merges and self._config().resolved().shuffle and data.num_rows <= _SMALL:
             data = _canonical(data)
+        data = self._with_catalogue(data, fresh)
         validation = None
         if eval_set is not None:
             X, y = _the_pair(eval_set)
             y = self._target(y, "eval_set", False)
             validation = self._dataset(X, y, None, encoder, reset=False)
         return data, validation
+
+    def _with_catalogue(self, data: Dataset, fresh: bool) -> Dataset:
+        """Return data with the items and users there are, and those of the model that goes on."""
+        old = None if fresh else self.model_.catalogue
+        if old is None:
+            sides = {option.name: getattr(self, option.name) for option in _SIDE_OPTIONS}
+            return dataclasses.replace(data, catalogue=catalogue_of(data, **sides))
+        if not self.keep_seen:
+            old = dataclasses.replace(old, seen=None)
+        return continued(old, data)
 
     def _keep(self, model: Model) -> Any:
         """Show what was learnt as attributes, and return self."""
@@ -294,7 +312,7 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
         from fm.kernels.scoring import predict_scores
 
         model = self.model_
-        X = self._features(X, model.encoder, reset=False)
+        X = self._features(X, model.encoder, reset=False, catalogue=model.catalogue)
         # One machine code for every batch: a row's score must not depend on the rows beside it.
         scores = predict_scores(X, model.w0, model.w, model.V, onehot=False, entries_per_row=0)
         return np.asarray(scores, dtype=np.float64)
@@ -302,9 +320,10 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
     # -- from X to features ------------------------------------------------------------------------
 
     def _dataset(
-        self, X: Any, y: np.ndarray, weight: Any, encoder: Encoder | None, *, reset: bool
-    ) -> Dataset:
-        features = self._features(X, encoder, reset=reset)
+        self, X: Any, y: np.ndarray, weight: Any, encoder: Encoder | None, *, reset: bool,
+        catalogue: Catalogue | None = None,
+    ) -> Dataset:  # fmt: skip
+        features = self._features(X, encoder, reset=reset, catalogue=catalogue)
         check_consistent_length(features, y)
         if encoder is None:
             names = getattr(self, "feature_names_in_", None)
@@ -314,13 +333,16 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
         }
         return Dataset.from_arrays(features, y, weight, encoder=encoder, **known)
 
-    def _features(self, X: Any, encoder: Encoder | None, *, reset: bool) -> sp.csr_matrix:
+    def _features(
+        self, X: Any, encoder: Encoder | None, *, reset: bool, catalogue: Catalogue | None = None
+    ) -> sp.csr_matrix:
+        """Return X as features; a catalogue fills in columns that rows to predict leave out."""
         if encoder is None:
             X = validate_data(self, X, reset=reset, accept_sparse="csr", dtype=np.float32)
             return checked_csr(X)
         if not _is_frame(X):  # a frame may have its columns in another order, and further ones
             validate_data(self, X, reset=False, skip_check_array=True)
-        return encoder.transform(self._table(X))
+        return encode_table(encoder, catalogue, self._table(X)).X
 
     def _new_encoder(self, X: Any) -> Encoder | None:
         """Return the encoder that X calls for; None where X is taken as numbers."""
@@ -329,10 +351,15 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
             np.size(given[name]) if default == () else given[name] != default
             for name, default, *_ in _COLUMN_OPTIONS
         )
+        asked = asked or any(name and not FIELD_RANGE.fullmatch(name) for name in self._sides())
         if not asked and (not _is_frame(X) or _all_floats(X)):
             return None
         validate_data(self, X, reset=True, skip_check_array=True)
         return Encoder.fit(self._table(X), **given)
+
+    def _sides(self) -> Iterator[str]:
+        """Yield what was given as the columns of items and users."""
+        return (name for name in (self.item, self.user) if isinstance(name, str))
 
     def _table(self, X: Any) -> pa.Table:
         """Return X as a table; an array's columns are called as in fit, or else x0, x1, ..."""
@@ -520,12 +547,6 @@ class FMRanker(_FactorizationMachine):
 
     _predictor_type = RANKER
     _merges = False  # that users meet items again and again is something that it learns from
-    _more_options = _SIDE_OPTIONS
-
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
-
-    __init__.__signature__ = _signature(_SIDE_OPTIONS)  # type: ignore[attr-defined]
 
     def fit(
         self, X: Any, y: Any = None, sample_weight: Any = None, *, eval_set: Any = None
@@ -575,31 +596,29 @@ class FMRanker(_FactorizationMachine):
         check_is_fitted(self, "model_")
         from fm.evaluating.rankings import evaluate_ranking
 
-        rows = self._dataset(X, None, None, self.model_.encoder, reset=False)
-        found = evaluate_ranking(self.model_, rows, baselines=False)
+        model = self.model_
+        rows = self._dataset(X, None, None, model.encoder, reset=False, catalogue=model.catalogue)
+        found = evaluate_ranking(model, rows, baselines=False)
         return float(found["metrics"]["model"]["ndcg@10"])
 
     def _target(self, y: Any, name: str, fresh: bool, classes: Any = None) -> Any:
         return None if y is None else super()._target(y, name, fresh)
 
     def _dataset(
-        self, X: Any, y: Any, weight: Any, encoder: Encoder | None, *, reset: bool
-    ) -> Dataset:
+        self, X: Any, y: Any, weight: Any, encoder: Encoder | None, *, reset: bool,
+        catalogue: Catalogue | None = None,
+    ) -> Dataset:  # fmt: skip
         if y is None:
             y = np.ones(np.shape(X)[0], np.float32)
-        return super()._dataset(X, y, weight, encoder, reset=reset)
+        return super()._dataset(X, y, weight, encoder, reset=reset, catalogue=catalogue)
 
     def _rows(
         self, X: Any, y: Any, weight: Any, fresh: bool, *, classes: Any = None, eval_set: Any = None
     ) -> tuple[Dataset, Dataset | None]:
-        from fm.reading.finding_items import catalogue_of
-
         data, validation = super()._rows(X, y, weight, fresh, classes=classes, eval_set=eval_set)
-        sides = {option.name: getattr(self, option.name) for option in _SIDE_OPTIONS}
-        catalogue = catalogue_of(data, **sides)
-        if catalogue is None:
+        if data.catalogue is None:
             raise ConfigError(f"item: expected the column of the items, found none{_told(data)}")
-        return dataclasses.replace(data, catalogue=catalogue), validation
+        return data, validation
 
     def _new_encoder(self, X: Any) -> Encoder | None:
         """Return the encoder; of frames always: in a ranker's numbers are ids."""

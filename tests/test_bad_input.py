@@ -463,8 +463,8 @@ PYTHON = [
     Bad("a word for a number", None, lambda: fm.load("table.safetensors").predict([{"age": "x"}]),
         r"row 1, column 'age': expected a .*number.*, found 'x'"),
     Bad("probabilities of a regressor", None,
-        lambda: fm.load("table.safetensors").predict_proba("good.csv"),
-        r"predict_proba: the model is a regressor and has no probabilities"),
+        lambda: fm.load("table.safetensors").probabilities("good.csv"),
+        r"probabilities: the model is a regressor and has none"),
 ]  # fmt: skip
 
 TABLE = [*ROWS_OF_FEATURES, *TABLES, *FILES, *MODELS, *HYPERPARAMETERS, *PLACES, *PYTHON]

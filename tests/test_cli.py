@@ -173,14 +173,14 @@ def test_predictions_on_standard_output(capsys, files, task):
         assert start("predict", files / model, files / "t.csv") == 0
         found = [float(line) for line in capsys.readouterr().out.splitlines()]
         np.testing.assert_allclose(found, link(task, expected_scores(task)), rtol=1e-5)
-    assert start("predict", files / "s.safetensors", files / "t.libsvm", "--raw") == 0
+    assert start("predict", files / "s.safetensors", files / "t.libsvm", "--score") == 0
     assert [float(line) for line in capsys.readouterr().out.split()] == SPARSE_SCORES
 
 
 def test_the_first_feature_of_libsvm(files, capsys):
     """A file without the first feature is ambiguous; --zero-based says what is meant."""
     (files / "x.libsvm").write_text("0 1:1 2:1\n")
-    argv = ["predict", files / "s.safetensors", files / "x.libsvm", "--raw"]
+    argv = ["predict", files / "s.safetensors", files / "x.libsvm", "--score"]
     for flags, score in ((["--zero-based"], 0.5 - 1 + 2 + 6), ([], 0.5 + 0 + 2)):
         assert start(*argv, *flags) == 0
         assert float(capsys.readouterr().out) == score
@@ -214,7 +214,7 @@ def read_output(path):
 @pytest.mark.parametrize("append", [False, True])
 def test_output_formats(capsys, files, task, name, append):
     flags = ["--append"] if append else []
-    flags += ["--proba", "--label", "--raw"] if task == CLASSIFIER else []
+    flags += ["--probability", "--label", "--score"] if task == CLASSIFIER else []
     assert (
         start("predict", files / "m.safetensors", files / "t.csv", "-o", files / name, *flags) == 0
     )
@@ -315,7 +315,13 @@ def test_predict_complains(files, task, fails):
     fails("invalid choice: 'xls'", "predict", model, table, "--format", "xls")
     fails("unrecognized arguments: --targe", "predict", model, table, "--targe", "x")
     if task == REGRESSOR:
-        fails("is a regressor; leave them out", "predict", model, table, "--proba")
+        fails(
+            "is a regressor, not a classifier; leave them out",
+            "predict",
+            model,
+            table,
+            "--probability",
+        )
     (files / "bad.csv").write_text("user,age\nann,3\n")
     fails(r"bad\.csv.*there is no column 'film'", "predict", model, files / "bad.csv")
     (files / "x.libsvm").write_text("1 1:1\n1 9:1\n")
@@ -456,7 +462,7 @@ def test_evaluate_a_ranking_of_named_columns(ranking, capsys):
     assert start(*argv, "--item", "film", "--user", "user") == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found["metrics"]) == ["model"] and found["items"] == 3 and found["contexts"] == 4
-    assert found["notes"][-1].endswith("the model remembers no training pairs")
+    assert found["notes"][-1].endswith("the model has no training pairs")
     # another column than the model's own
     assert start("evaluate", ranking / "m.safetensors", *argv[2:], "--item", "user") == 2
     assert "user, item: expected two columns, found user" in capsys.readouterr().err

@@ -26,7 +26,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 import fm
 from fm.config import parameters
 from fm.errors import ConfigError, DataError
-from fm.estimators import FMClassifier, FMRegressor
+from fm.estimators import FMClassifier, FMRanker, FMRegressor
 
 ESTIMATORS = [FMRegressor, FMClassifier]
 
@@ -88,6 +88,7 @@ def test_parameters_are_those_of_the_config(make):
     found = {name: p.default for name, p in signature.parameters.items() if name in given}
     assert found == given
     columns = "categorical numeric multi history ignore standardize min_count hash_dim".split()
+    columns += "item user item_columns keep_seen".split()
     assert set(signature.parameters) - set(given) == {"warm_start", *columns}
     assert make().get_params() == {name: p.default for name, p in signature.parameters.items()}
 
@@ -141,7 +142,7 @@ def test_classifier_keeps_its_labels(ratings):
     likes = model.decision_function(X_test) > 0
     assert_array_equal(likes, probability[:, 1] > 0.5)
     assert_array_equal(model.predict(X_test), np.where(likes, "like", "leave"))
-    assert_allclose(model.model_.predict_proba(X_test), probability[:, 1], rtol=1e-4, atol=1e-6)
+    assert_allclose(model.model_.probabilities(X_test), probability[:, 1], rtol=1e-4, atol=1e-6)
 
 
 def test_a_score_does_not_depend_on_the_other_rows(rng):
@@ -465,6 +466,60 @@ def test_saved_model_scores_alike(ratings, tmp_path):
     model = FMRegressor(num_factors=3, epochs=3).fit(frame, y)
     loaded = fm.load(model.model_.save(tmp_path / "model.safetensors"))
     assert_allclose(loaded.predict(frame), model.predict(frame), rtol=1e-5, atol=1e-6)
+
+
+# -- recommending ----------------------------------------------------------------------------------
+
+
+PAIRS = pd.DataFrame(
+    [(f"u{u}", f"f{f}", 20 + u, "ab"[f % 2]) for u in range(9) for f in range(6) if (u + f) % 3],
+    columns=["user", "film", "age", "genre"],
+)
+
+
+@pytest.mark.parametrize("kind", [FMRegressor, FMClassifier, FMRanker])
+def test_the_model_recommends_as_one_of_read_and_fit(kind):
+    y = (PAIRS.index % 2).to_numpy(float)
+    model = kind(num_factors=2, epochs=2).fit(PAIRS, y if kind is not FMRanker else None).model_
+    expected = fm.read(PAIRS.assign(rating=y), target="rating").catalogue
+    assert repr(model.catalogue) == repr(expected)
+    assert model.catalogue.item_columns == expected.item_columns == ("genre",)
+    assert model.catalogue.user_columns == expected.user_columns == ("age",)
+    best = model.recommend("u1", 9)
+    assert set(best.ids) == {"f2", "f5"} and model.recommend({"user": "u1"}, 9).ids == best.ids
+
+
+def test_what_users_met_is_kept_unless_it_is_not_wanted():
+    y = (PAIRS.index % 2).to_numpy(float)
+    model = FMRegressor(num_factors=2, epochs=2, keep_seen=False).fit(PAIRS, y).model_
+    assert model.catalogue.seen is None and len(model.recommend("u1", 9)) == 6
+
+
+def test_columns_of_unusual_names_and_numbers():
+    numbers = pd.DataFrame({"who": [1, 1, 2, 3], "what": [7, 8, 7, 9]})
+    model = FMRegressor(user="who", item="what", num_factors=2, epochs=2).fit(numbers, [1, 2, 3, 4])
+    assert sorted(model.model_.recommend(1, exclude=None).ids) == ["7", "8", "9"]
+    X = np.eye(4)[[0, 0, 1]] + np.eye(4)[[2, 3, 2]]
+    model = FMRegressor(user="0:2", item="2:4", num_factors=2, epochs=2).fit(X, [1.0, 2.0, 3.0])
+    assert model.model_.recommend(1).ids == ["3"]
+    assert FMRegressor(num_factors=2, epochs=2).fit(X, [1.0, 2.0, 3.0]).model_.catalogue is None
+    with pytest.raises(ConfigError, match="item: expected one of the columns .*found 'song'"):
+        FMRegressor(item="song").fit(PAIRS, PAIRS["age"])
+
+
+def test_what_comes_later_adds_to_what_is_known():
+    y = (PAIRS.index % 2).to_numpy(float)
+    first, second = PAIRS.index % 2 == 0, PAIRS.index % 2 == 1
+    model = FMRegressor(num_factors=2, epochs=2, warm_start=True)
+    partly = FMRegressor(num_factors=2)
+    model.fit(PAIRS[first], y[first])
+    partly.partial_fit(PAIRS[first], y[first])
+    before = model.model_.catalogue.seen.nnz
+    model.fit(PAIRS[second], y[second])
+    partly.partial_fit(PAIRS[second], y[second])
+    for one in (model, partly):
+        assert one.model_.catalogue.seen.nnz > before
+        assert not set(one.model_.recommend("u1").ids) & {"f0", "f1", "f3", "f4"}
 
 
 def test_not_fitted():

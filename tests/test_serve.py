@@ -170,7 +170,7 @@ def test_all_encodings_give_the_same_scores_in_order(task):
     model, X = numbered(task), matrix()
     client = create_app(model).test_client()
     raw = model.scores(X)
-    expected = raw if task == REGRESSOR else model.predict_proba(X)
+    expected = raw if task == REGRESSOR else model.probabilities(X)
     assert len(set(raw.tolist())) > 25
     for name, (content_type, body) in encodings(X).items():
         scores, labels = scores_of(post(client, body, content_type, Accept=JSON))
@@ -269,7 +269,7 @@ def test_named_columns(task):
         {},
     ]
     X = model.encoder.encode_rows(rows)
-    expected = model.scores(X) if task == REGRESSOR else model.predict_proba(X)
+    expected = model.scores(X) if task == REGRESSOR else model.probabilities(X)
     table = "user,film,age\n42,Alien (1979),31\n42,Alien (1979),31.0\n,Brazil,\na stranger,,\n,,\n"
     columns = [line.split(",") for line in table.splitlines()]
     turned = "\n".join(",".join(reversed(cells)) for cells in columns)

@@ -196,7 +196,7 @@ def test_large_bodies_their_limit_and_the_access_log(path, tmp_path):
 
 
 def test_answers_of_parallel_clients_are_not_mixed_up(running):
-    expected = model_of().predict_proba(np.eye(WIDTH, dtype=np.float32)).tolist()
+    expected = model_of().probabilities(np.eye(WIDTH, dtype=np.float32)).tolist()
     wrong = []
 
     def work(number):
@@ -425,7 +425,7 @@ class Clients:
             thread.start()
 
     def work(self, number):
-        expected = model_of().predict_proba(np.eye(WIDTH, dtype=np.float32)).tolist()
+        expected = model_of().probabilities(np.eye(WIDTH, dtype=np.float32)).tolist()
         while not self.stopping.is_set():
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
             try:

@@ -17,10 +17,10 @@ import pytest
 import fm.cli.main
 import fm.cli.predict
 import fm.cli.train
-from fm.cli.evaluate import evaluate
 from fm.cli.messages import EXIT_INTERRUPTED, EXIT_WRONG
 from fm.config import TrainConfig, parameters
 from fm.data.dataset import Dataset
+from fm.evaluating.predictions import evaluate_predictions
 from fm.formats.svmlight import write_libsvm
 from fm.model.load import load
 from fm.reading.read import read
@@ -70,7 +70,7 @@ def test_a_run_in_a_process_of_its_own_reports_saves_and_says_how_to_go_on(desk)
     assert process.returncode == 0, err
     shown = {line[:9].strip(): line[10:] for line in out.splitlines() if line[:1].strip()}
     assert list(shown) == [
-        "data", "fields", "items", "target", "baseline", "trained", "test", "saved", "next",
+        "data", "fields", "items", "seen", "target", "baseline", "trained", "test", "saved", "next",
     ]  # fmt: skip
     assert shown["data"] == "train.csv: 1,200 rows, 67 features"
     assert shown["fields"] == "categorical: user 41, film 26"
@@ -79,7 +79,7 @@ def test_a_run_in_a_process_of_its_own_reports_saves_and_says_how_to_go_on(desk)
     assert len(held_out) == epochs  # a line for each, because this is no terminal
     model = load("m.safetensors")
     assert model.encoder is not None
-    rmse = evaluate(model, "test.csv")["metrics"]["rmse"]
+    rmse = evaluate_predictions(model, "test.csv")["metrics"]["rmse"]
     assert shown["test"].startswith(f"rmse {rmse:.5f}")
     baseline = float(re.search(r"^ +rmse ([\d.]+) .*training mean", out, re.M)[1])
     assert rmse < 0.75 * baseline
@@ -519,15 +519,18 @@ def test_a_resumed_training_finds_the_model_it_started_from(desk, capsys):
     assert train("train.csv", *options[:2], "--epochs", "1", "-o", "a.fm") == 0  # a new version
 
 
-def test_who_met_what_is_forgotten_where_that_is_wanted(desk):
+def test_who_met_what_is_forgotten_where_that_is_wanted(desk, capsys):
     (desk / "met.csv").write_text("who,what,rating\n1,a,1\n1,b,2\n2,a,3\n")
     first = ("--user", "who", "--item", "what", "--epochs", "1", "-o", "a.fm")
     assert train("met.csv", *first) == 0
     assert load("a.fm").catalogue.seen.nnz == 3
+    assert "\nseen      the model file will hold who met what" in capsys.readouterr().out
     more = ("--init", "a.fm", "--epochs", "1", "-o", "b.fm")
     assert train("met.csv", *more) == 0
     assert load("b.fm").catalogue.seen.nnz == 3
+    capsys.readouterr()
     assert train("met.csv", *more, "--no-keep-seen") == 0
+    assert "seen" not in capsys.readouterr().out
     assert load("b.fm").catalogue.seen is None
 
 

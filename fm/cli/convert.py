@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
+from fm.cli.lists import with_items_named
 from fm.cli.options import (
     Parser,
     add_data_options,
@@ -39,6 +40,7 @@ EXAMPLES = """\
     fm convert test.csv test.recordio --target rating --encoder encoder.json
   the artefact of SageMaker's built-in algorithm into our model file, and back
     fm convert model.tar.gz model.safetensors
+    fm convert model.tar.gz model.safetensors --user 0:943 --item 943:2625     recommends then
     fm convert model.safetensors model.tar.gz"""
 
 ROWS = ("libsvm", "libffm", "recordio")
@@ -113,8 +115,11 @@ def _format_of(path: str) -> str:
 
 
 def _convert_model(args: argparse.Namespace, form: str) -> str:
-    _refuse(args, "a model is converted as it is", unless=())
+    own = () if form == "builtin" else ("item", "user")
+    _refuse(args, "a model is converted as it is", unless=own)
     model = load(args.input)
+    if args.item is not None or args.user is not None:
+        model = with_items_named(model, args.input, item=args.item, user=args.user)
     if form == "builtin" and model.encoder is not None:
         log.warning("the built-in's artefact has no place for the encoder: it stays behind")
     with naming(args.output):

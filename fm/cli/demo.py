@@ -28,7 +28,7 @@ from fm.training.fit import Epoch, fit
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from fm.recommending.recommender import Recommendations
+    from fm.recommending.recommendations import Recommendations
 
 SEED = 0
 HELD_OUT = 0.1  # of the people, and of the ratings of the others
@@ -238,13 +238,12 @@ def _opinionated_person(users: np.ndarray, y: np.ndarray, cuisines: int) -> int:
 
 def _listed(best: Recommendations) -> str:
     """Return the cuisines recommended to one person, with the predictions."""
-    pairs = zip(best.ids()[0], best.scores[0].tolist(), strict=True)
-    return ", ".join(f"{cuisine} {score:.1f}" for cuisine, score in pairs)
+    return ", ".join(f"{cuisine} {score:.1f}" for cuisine, score in best)
 
 
 def _why(model: Model, person: dict[str, str], best: Recommendations) -> str:
     """Return the strongest terms of the first prediction, in a line."""
-    cuisine = best.ids()[0][0]
+    cuisine = best.ids[0]
     found = model.explain({**person, "cuisine": cuisine})
     terms = ", ".join(f"{name} {value:+.2f}" for name, value in found.terms(_REASONS))
     return f"why {cuisine}: {found.bias:.2f} for everything, {terms}"

@@ -160,7 +160,8 @@ def add_data_options(
         dest="keep_seen",
         action="store_false",
         default=None,
-        help="do not keep in the model who met which item (it is left out when recommending)",
+        help="do not keep in the model file who met which item; lists then hold also what a user "
+        "has met already",
     )
 
 

@@ -35,8 +35,8 @@ EXAMPLES = """\
   fm predict model/ new.csv --output scored.csv --append
                                                        the table with one column more
   fm predict model/ ads.libsvm --output p.parquet      probabilities of a classifier
-  fm predict model/ ads.libsvm --label --proba --output p.csv
-  fm predict model.tar.gz test.protobuf --raw          an artefact of SageMaker's built-in
+  fm predict model/ ads.libsvm --label --probability --output p.csv
+  fm predict model.tar.gz test.protobuf --score        an artefact of SageMaker's built-in
   gunzip -c log.csv.gz | fm predict model/ - | head"""
 
 
@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if form == "recordio" and (args.append or args.kinds):
         raise ConfigError(
             "recordio holds what the built-in algorithm answers: score, and predicted_label of a "
-            "classifier; leave out --append, --proba, --label and --raw, or use another format"
+            "classifier; leave out --append, --probability, --label and --score, or use another "
+            "format"
         )
     if form == "recordio" and model.task.has_probabilities:
         kinds = ["probability", "label"]
@@ -91,11 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     what = parser.add_argument_group(
         "what to write",
-        "Not given: the probabilities of a classifier, the predictions of a regressor.",
+        "Not given: the probabilities of a classifier, the predictions of a regressor, the scores\n"
+        "of a ranker.",
     )
     for name, text in _KINDS.items():
-        flag = "proba" if name == "probability" else "raw" if name == "score" else name
-        what.add_argument(f"--{flag}", dest="kinds", action="append_const", const=name, help=text)
+        what.add_argument(f"--{name}", dest="kinds", action="append_const", const=name, help=text)
     add_data_options(parser, target=False, columns=False)
     return parser
 
@@ -103,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
 _KINDS = {
     "probability": "classifier: the probability of label 1",
     "label": "classifier: the label, 1 where the probability is at least 0.5",
-    "score": "the raw score, before the sigmoid",
+    "score": "the raw score: the sum of the formula, before the sigmoid of a classifier",
 }
 
 
@@ -113,8 +114,11 @@ def _kinds(args: argparse.Namespace, model: Model) -> list[str]:
     if model.task.has_probabilities:
         return kinds or ["probability"]
     if set(kinds) - {"score"}:
-        raise ConfigError(f"--proba, --label: {args.model} is a regressor; leave them out")
-    return kinds or ["prediction"]
+        raise ConfigError(
+            f"--probability, --label: {args.model} is a {model.task.noun}, not a "
+            "classifier; leave them out"
+        )
+    return kinds or ["score" if model.task.ranks else "prediction"]
 
 
 # -- rows in -------------------------------------------------------------------------------------
@@ -142,7 +146,7 @@ def _batches(
         raise ConfigError("--zero-based: does not apply to a table; leave it out")
     options.setdefault("format", form)
     for table in iter_batches(source, expect=model.encoder.field_names, **options):
-        yield Dataset(model.encoder.transform(table)), table
+        yield model.as_dataset(table), table
 
 
 def _with_progress(

@@ -20,6 +20,7 @@ from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.model.model import Model
 
+_SEEN = "the model file will hold who met what, which lists leave out; --no-keep-seen keeps it out"
 _MOST_FIELDS = 12  # that are shown
 _WHAT = {"metrics": "(the model)", "baseline": "(always the training mean)"}
 _WHAT_OF_RANKERS = {"metrics": "(the model, all items ranked)", "baseline": "(most popular first)"}
@@ -41,6 +42,8 @@ def texts_of_data(
         yield "fields", "; ".join(shown) + (f" and {more} more" if more > 0 else "")
     if data.catalogue is not None:
         yield "items", repr(data.catalogue)[len("Catalogue(") : -1]
+        if data.catalogue.seen is not None:
+            yield "seen", _SEEN
     task = config.task
     if task.ranks:
         yield "target", f"none: each row is an interaction; predictor_type {task.name}"

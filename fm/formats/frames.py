@@ -208,14 +208,21 @@ def column_name(table: pa.Table, ref: str | int) -> str:
     raise no_column(str(ref), names, source_of(table))
 
 
+class Columns(list[str]):
+    """Columns to read, of which a table may lack those in `optional`."""
+
+    optional: frozenset[str] = frozenset()
+
+
 def existing(columns: Sequence[str] | None, names: Sequence[str], source: str) -> list[str] | None:
     """Return the columns, or None if that is what is given; refuse one that is not in `names`."""
     if columns is None:
         return None
+    optional = getattr(columns, "optional", ())
     for name in columns:
-        if name not in names:
+        if name not in names and name not in optional:
             raise no_column(name, names, source)
-    return list(columns)
+    return [name for name in columns if name in names]
 
 
 def select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from fm.catalogue.filling import fill, may_be_left_out, with_empty
 from fm.data.dataset import Dataset
 from fm.errors import Advice, ConfigError, DataError
 from fm.formats.files import is_file
-from fm.formats.frames import place, source_of
+from fm.formats.frames import Columns, place, source_of
 from fm.formats.guess import guess_format
 from fm.formats.tables import BATCH_ROWS, iter_batches, read_table
 from fm.reading.numbered import READERS, read_features
@@ -30,6 +31,7 @@ from fm.reading.numbered import READERS, read_features
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from fm.catalogue.catalogue import Catalogue
     from fm.encoding.encoder import Encoder
     from fm.formats.cells import CellTable
 
@@ -58,6 +60,7 @@ def read(
     num_features: int | None = None,
     zero_based: bool | Literal["auto"] = "auto",
     encoder: Encoder | None = None,
+    catalogue: Catalogue | None = None,
     require_target: bool = False,
     user: str | None = None,
     item: str | None = None,
@@ -102,6 +105,9 @@ def read(
         is 0. Say it for test data: a small part may happen to lack its feature 0.
     encoder : Encoder, optional
         That of a model: rows become its features. Columns it does not need are ignored.
+    catalogue : Catalogue, optional
+        That of the same model, for rows to predict: a table may leave out columns that describe
+        users and items, which are as in training where these are known.
     require_target : bool
         Whether to refuse data without targets.
     user, item : str, optional
@@ -111,7 +117,9 @@ def read(
     item_columns : name or sequence of them, optional
         The columns that describe an item, such as genres. Not given: found in the data.
     keep_seen : bool
-        Whether a model made of the data remembers who met which item.
+        Whether a model made of the data, and its file, remember who met which item. Lists leave out
+        what a user has met, and the baselines of ``fm.evaluate_ranking`` need it. False where a
+        model goes to people who must not see it.
 
     Raises
     ------
@@ -145,6 +153,7 @@ def read(
         text=_Text(delimiter, header, encoding),
         sparse=_Sparse(num_features, zero_based),
         encoder=encoder,
+        catalogue=catalogue,
         require_target=require_target,
     )
     form = _form_of(source, format)
@@ -181,6 +190,7 @@ def read_batches(
     source: Any,
     *,
     encoder: Encoder | None = None,
+    catalogue: Catalogue | None = None,
     target: str | int | None = None,
     weight: str | int | None = None,
     format: str | None = None,
@@ -202,6 +212,8 @@ def read_batches(
         As in :func:`read`.
     encoder : Encoder, optional
         That of the model; a table needs one, because batches must get the same features.
+    catalogue : Catalogue, optional
+        As in :func:`read`.
     require_target : bool
         As in :func:`read`.
     batch_rows : int
@@ -224,7 +236,7 @@ def read_batches(
         raise ConfigError(f"batch_rows: expected an integer >= 1, found {batch_rows!r}")
     columns = _Columns(target=target, weight=weight)
     text, sparse = _Text(delimiter, header, encoding), _Sparse(num_features, zero_based)
-    asked = _Asked(columns, text, sparse, encoder, require_target)
+    asked = _Asked(columns, text, sparse, encoder, catalogue, require_target)
     form = _form_of(source, format)
     if form in TABLES and encoder is None:
         raise ConfigError(
@@ -295,6 +307,7 @@ class _Asked(NamedTuple):
     text: _Text
     sparse: _Sparse
     encoder: Encoder | None
+    catalogue: Catalogue | None
     require_target: bool
 
     def check(self, form: str) -> None:
@@ -311,6 +324,8 @@ class _Asked(NamedTuple):
                 Advice(f"leave out {{{'}, {'.join(wrong)}}}", **dict.fromkeys(wrong, ...)),
             )
         if self.encoder is None:
+            if self.catalogue is not None:
+                raise ConfigError("catalogue: expected encoder= too, that of the same model")
             return
         if not table and form != "dataset":
             raise DataError(
@@ -337,7 +352,10 @@ class _Asked(NamedTuple):
         by_name = not any(isinstance(ref, int) for ref in refs)
         named = self.columns.target is not None
         if self.encoder is not None and by_name and (named or not self.require_target):
-            options["columns"] = list(dict.fromkeys([*encoded, *refs]))  # no need to read others
+            other = [ref for ref in refs if isinstance(ref, str)]
+            needed = Columns(dict.fromkeys([*encoded, *other]))  # no need to read others
+            needed.optional = frozenset(may_be_left_out(self.catalogue))
+            options["columns"] = needed
         return options
 
 
@@ -392,6 +410,9 @@ def _from_table(
     from fm.encoding.encoder import Encoder
     from fm.formats.cells import CellTable
 
+    if asked.encoder is not None and asked.catalogue is not None:
+        asked.encoder.check_names(table.column_names, source_of(table))
+    table, missing = with_empty(table, may_be_left_out(asked.catalogue))
     cells, encoder, columns = CellTable(table), asked.encoder, asked.columns
     used: list[str] = []
 
@@ -410,8 +431,9 @@ def _from_table(
         options = _given(columns._replace(target=None, weight=None))
         ignore = [*cells.resolve(columns.ignore), *used]
         encoder = Encoder.fit(cells, **{**options, "ignore": ignore}, target=target)
+    X, filled = fill(encoder.transform(cells), missing, encoder, asked.catalogue)
     return Dataset.from_arrays(
-        encoder.transform(cells),
+        X,
         y,
         weight,
         source=source_of(table),
@@ -419,6 +441,7 @@ def _from_table(
         feature_names=encoder.feature_names,
         field_names=encoder.field_names,
         encoder=encoder,
+        filled=filled,
     )
 
 

@@ -13,7 +13,8 @@ JSON Lines      an INSTANCE in each line, or a document with instances
 INSTANCE        | dense: ``{"features": [1.5, 0, 2]}``, a value for each feature
                 | ``{"data": {"features": {"values": [1.5, 0, 2]}}}``
                 | sparse: ``{"data": {"features": {"keys": [0, 2], "values": [1.5, 2]}}}``
-                | named: ``{"user": "42", "film": "Alien (1979)"}``, if the model knows columns
+                | named: ``{"user": "42", "film": "Alien (1979)"}``, if the model knows columns;
+                  those left out are filled in or unknown (``fm.catalogue.filling``)
                 | with ``"k": 10``: a context to recommend items for (``fm.serving.lists``)
 CSV             the model's columns, with or without a line that names them; or a value for each
                 feature
@@ -39,6 +40,7 @@ import numpy as np
 import orjson
 import scipy.sparse as sp
 
+from fm.catalogue.filling import encode_rows
 from fm.errors import DataError, FMError
 from fm.formats.recordio import read_csr
 from fm.formats.svmlight import read_libsvm
@@ -285,7 +287,7 @@ class _Batch:
         try:
             if self.asking is not None:
                 return self.model.recommender.contexts(rows)
-            return self.encoder.encode_rows(rows)
+            return encode_rows(self.encoder, self.model.catalogue, rows).X
         except DataError as err:
             raise _renumbered(err, self.first) from None
 

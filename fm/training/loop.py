@@ -48,6 +48,15 @@ class Epoch:
     padding : tuple of int and float
         How many empty rows of label 0 filled up the last batch, and their score
         (``config.pad_last_batch``).
+
+    Examples
+    --------
+    >>> import fm
+    >>> data = fm.Dataset.from_arrays(np.eye(4), [1.0, 2.0, 3.0, 4.0])
+    >>> losses = []
+    >>> model = fm.fit(data, callbacks=[lambda epoch: losses.append(epoch.loss)])
+    >>> losses[0] > losses[-1]
+    True
     """
 
     number: int
