@@ -141,6 +141,11 @@ def test_http():
 
     assert scores(BARE) == scores(WHOLE) == [near(EXPECTED)]
     assert scores(BARE, WHOLE, BARE) == [near(EXPECTED)] * 3
+    for text in ("user,film,hour\nu3,f2,1\n", "hour,year,film,user\n1,3,f2,u3\n"):
+        found = client.post("/invocations", data=text, content_type="text/csv")
+        assert float(found.data) == near(EXPECTED)
+    refused = client.post("/invocations", data="user,film\nu3,f2\n", content_type="text/csv")
+    assert refused.status_code == 400 and b"expected 7 cells" in refused.data
     wish = {"user": "u3", "hour": "1", "k": FILMS, "exclude": None}
     found = client.post("/invocations", json={"instances": [wish]}).json["predictions"][0]
     assert {one["item"]: one["score"] for one in found["items"]}["f2"] == near(EXPECTED)

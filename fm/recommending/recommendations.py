@@ -11,7 +11,7 @@ even if there is only one row in it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -93,10 +93,11 @@ class Recommendations:
     def __getitem__(self, at: int) -> Any:
         if self.is_one:
             return self.ids[at], float(self.scores[at])
-        there = self.numbers[at] >= 0
+        numbers, scores = self.numbers[at], self.scores[at]
+        there = numbers >= 0
         context = None if self.contexts is None else self.contexts[at]
-        return replace(
-            self, numbers=self.numbers[at][there], scores=self.scores[at][there], contexts=context
+        return Recommendations(
+            numbers[there], scores[there], self.names, context, self.columns, self.is_classifier
         )
 
     def __iter__(self) -> Iterator[Any]:

@@ -29,7 +29,6 @@ from fm.catalogue.catalogue import Catalogue
 from fm.catalogue.filling import number_in_row
 from fm.errors import Advice, ConfigError, DataError
 from fm.formats.cells import text_of
-from fm.formats.files import ragged
 from fm.recommending.contexts import Contexts, is_id, listed
 from fm.recommending.recommendations import Recommendations
 from fm.recommending.topk import TopK, top_k
@@ -375,7 +374,8 @@ class Recommender:
         begins = seen.indptr[users]
         counts = np.where(users >= 0, seen.indptr[users + 1] - begins, 0)
         indptr = np.concatenate([[0], np.cumsum(counts)])
-        return indptr, seen.indices[ragged(begins, counts)]
+        entries = np.arange(indptr[-1]) + np.repeat(begins - indptr[:-1], counts)
+        return indptr, seen.indices[entries]
 
     # -- similar items and users -----------------------------------------------------------------
 
