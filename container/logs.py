@@ -24,6 +24,7 @@ import numpy as np
 
 from fm.config import CLASSIFIER, RANKER, REGRESSOR, TrainConfig
 from fm.data.dataset import Dataset, blocks
+from fm.formats.storage import read_metadata
 from fm.measures.losses import LOSSES
 
 if TYPE_CHECKING:
@@ -165,12 +166,9 @@ def measured(task: str, total: np.ndarray) -> dict[str, float]:
 
 def epochs_done(checkpoint: Path) -> int:
     """Return how many epochs the training in a checkpoint has done; 0 if that cannot be read."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(checkpoint, framework="numpy") as file:  # the header only
-            return int(json.loads(file.metadata()["state"])["epoch"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return int(json.loads(read_metadata(checkpoint)["state"])["epoch"])
+    except (OSError, ValueError, KeyError, TypeError):
         return 0  # a number in a log is not worth a failed job
 
 
