@@ -27,6 +27,7 @@ from container.hyperparameters import as_hyperparameter
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.errors import spelled_record
+from fm.formats.storage import read_metadata
 from fm.sparse import blocks
 from fm.tasks import TASKS, Task
 
@@ -140,12 +141,9 @@ def sums(task: Task, scores: np.ndarray, y: np.ndarray, weight: np.ndarray | Non
 
 def epochs_done(checkpoint: Path) -> int:
     """Return how many epochs the training in a checkpoint has done; 0 if that cannot be read."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(checkpoint, framework="numpy") as file:  # the header only
-            return int(json.loads(file.metadata()["state"])["epoch"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return int(json.loads(read_metadata(checkpoint)["state"])["epoch"])
+    except (OSError, ValueError, KeyError, TypeError):
         return 0  # a number in a log is not worth a failed job
 
 

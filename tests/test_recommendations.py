@@ -70,7 +70,7 @@ def test_a_shorter_list_has_no_gap_when_it_stands_alone(model):
 
 
 def test_tables_name_whom_the_lists_are_for(model):
-    named = ["context", "rank", "item", "score"] + ["probability"] * model.is_classifier
+    named = ["context", "rank", "item", "score"] + ["probability"] * model.task.has_probabilities
     table = model.recommend(["ann", 7.0], 2).to_table()
     assert table.column_names == named
     assert table["context"].to_pylist() == ["ann", "7", "7"]
@@ -92,7 +92,7 @@ def test_tables_name_whom_the_lists_are_for(model):
 
 def test_a_classifier_has_probabilities_beside_the_scores(model):
     for best in (model.recommend("cy", 3), model.recommend(["cy", "bob"], 3)):
-        if not model.is_classifier:
+        if not model.task.has_probabilities:
             assert best.probabilities is None
             continue
         np.testing.assert_allclose(best.probabilities, 1 / (1 + np.exp(-best.scores)), rtol=1e-6)

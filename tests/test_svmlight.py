@@ -20,7 +20,7 @@ from fm.formats.svmlight import read_libffm, read_libsvm, write_libffm, write_li
 def by_line(read, *args, **options):
     """Read with the line parser alone."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(svmlight, "_parse_block", lambda *_: None)
+        patch.setattr(svmlight, "parse_block", lambda *_: None)
         return read(*args, **options)
 
 
@@ -232,7 +232,7 @@ def test_libffm_of_criteo(shared_data):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"1 3:1", "expected field:index:value, found '3:1'; is it in libsvm format?"),
+        (b"1 3:1", "expected field:index:value, found '3:1'; is the file in libsvm format?"),
         (b"1 1:3:1:1", "expected field:index:value, found '1:3:1:1'"),
         (b"0:1:1 1:3:1", "expected a label at the beginning"),
         (b"1 -1:3:1", "found a negative one in '-1:3:1'"),

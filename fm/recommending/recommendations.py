@@ -97,7 +97,7 @@ class Recommendations:
         there = numbers >= 0
         context = None if self.contexts is None else self.contexts[at]
         return Recommendations(
-            numbers[there], scores[there], self.names, context, self.columns, self.is_classifier
+            numbers[there], scores[there], self.names, context, self.columns, self.task
         )
 
     def __iter__(self) -> Iterator[Any]:
