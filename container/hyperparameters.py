@@ -29,6 +29,8 @@ DATA_OPTIONS = {
     for kind, group in _KINDS.items()
     for name in group
 }
+# A hyperparameter of the built-in, but of its log only: no model depends on it.
+_BATCH_INTERVAL = Parameter("batch_metrics_publish_interval", int, 500, "", "", low=1)
 
 
 class Hyperparameters(NamedTuple):
@@ -40,10 +42,13 @@ class Hyperparameters(NamedTuple):
         How to train.
     reading : dict
         Keyword arguments of :func:`fm.read`.
+    batch_interval : int
+        Batches from one line of batch metrics in the log to the next.
     """
 
     config: TrainConfig
     reading: dict[str, Any]
+    batch_interval: int
 
 
 def parse(given: Mapping[str, Any]) -> Hyperparameters:
@@ -78,6 +83,12 @@ def parse(given: Mapping[str, Any]) -> Hyperparameters:
         )
     except ConfigError as err:
         problems.append(str(err))
+    interval = _BATCH_INTERVAL.default
+    try:
+        if not _missing(given.get(_BATCH_INTERVAL.name)):
+            interval = _BATCH_INTERVAL.parse(given[_BATCH_INTERVAL.name])
+    except ConfigError as err:
+        problems.append(str(err))
     values: dict[str, Any] = {}
     for name in (name for name in DATA_OPTIONS if name in given):
         try:
@@ -90,7 +101,7 @@ def parse(given: Mapping[str, Any]) -> Hyperparameters:
         problems.append(err.spelled(as_hyperparameter))
     if problems:
         raise ConfigError("; ".join(problems))
-    return Hyperparameters(config, reading)
+    return Hyperparameters(config, reading, interval)
 
 
 def as_hyperparameter(name: str, value: Any) -> str:

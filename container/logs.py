@@ -160,18 +160,25 @@ class TrainingLog:
     host : str
         The host's name.
     config : TrainConfig
-        With epochs, task and the two numbers about batches.
+        With epochs, task and the size of batches.
     data : Dataset
         The training rows.
+    batch_interval : int
+        Batches from one line of batch metrics to the next.
     checkpoint : path, optional
         The file of the first training's state, for a job that goes on after it.
     """
 
     def __init__(
-        self, host: str, config: TrainConfig, data: Dataset, checkpoint: Path | None = None
+        self,
+        host: str,
+        config: TrainConfig,
+        data: Dataset,
+        batch_interval: int,
+        checkpoint: Path | None = None,
     ) -> None:
         self.host, self.config, self.data = host, config, data
-        self._checkpoint = checkpoint
+        self._batch_interval, self._checkpoint = batch_interval, checkpoint
         self.task = config.task
         self._y, self._weight = data.y, data.weight
         self._begun = self._since = time.time()
@@ -201,7 +208,7 @@ class TrainingLog:
         if self.task.ranks:  # a row has no target to compare its score with
             train = {"loss": epoch.loss}
         else:
-            for batch in range(0, count, self.config.batch_metrics_publish_interval):
+            for batch in range(0, count, self._batch_interval):
                 values = self._measured(epoch, batch * size, (batch + 1) * size)
                 self._quality(f"epoch={number}, batch={batch} train", values)
             train = self._measured(epoch, 0, rows.size)

@@ -376,12 +376,6 @@ class TrainConfig:
         "sagemaker: fill a short last batch with empty rows of label 0, as the built-in does",
         "compatibility",
     )
-    batch_metrics_publish_interval: int = _p(
-        500,
-        "sagemaker: batches between two lines of batch metrics in the log",
-        "compatibility",
-        low=1,
-    )
 
     def __post_init__(self) -> None:
         problems, wrong = [], set()
@@ -482,9 +476,9 @@ class TrainConfig:
     def from_strings(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Make a config of strings, as a SageMaker training job or a command line hands them over.
 
-        The names the built-in algorithm accepts without documenting them are accepted too:
-        ``_learning_rate`` and ``_wd`` multiply the learning rates and the weight decay, the
-        others (:data:`IGNORED`) change nothing here. So are names that start with ``sagemaker_``.
+        Names that the built-in algorithm accepts without documenting them are accepted too:
+        ``_learning_rate`` and ``_wd`` multiply the learning rates and the weight decay; the
+        others (:data:`IGNORED`) and names that start with ``sagemaker_`` change nothing here.
 
         Raises
         ------
@@ -556,9 +550,11 @@ def parameters() -> Iterator[Parameter]:
     return iter(_PARAMETERS)
 
 
-# Names that the built-in's configuration dump shows and that mean nothing outside MXNet.
+# Hyperparameters of the built-in that no model depends on: one about its log, which the container
+# heeds, and those of MXNet that its configuration dump shows.
 IGNORED = frozenset(
     {
+        "batch_metrics_publish_interval",
         "_data_format", "_kvstore", "_log_level", "_num_gpus", "_num_kv_servers", "_optimizer",
         "_tuning_objective_metric", "_use_full_symbolic",
     }

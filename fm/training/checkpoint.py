@@ -27,7 +27,7 @@ _KIND = {"format": "fm-checkpoint", "format_version": "4"}
 _LONGEST_HEADER = 1 << 24  # bytes of a checkpoint's, which holds the history
 _SECONDS_BETWEEN = 30.0
 # What may differ between the run that wrote a checkpoint and the one that goes on from it.
-_MAY_CHANGE = frozenset({"epochs", "patience", "batch_metrics_publish_interval"})
+_MAY_CHANGE = frozenset({"epochs", "patience"})
 _ADVICE = Advice("delete the file or start without resuming")
 
 
