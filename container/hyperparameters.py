@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from fm.cli.messages import listed
 from fm.cli.options import data_options, names
-from fm.config import Parameter, TrainConfig
+from fm.config import TrainConfig
 from fm.errors import ConfigError
+from fm.parameter import Parameter
 from fm.tasks import REGRESSOR, TASKS
 
 _LISTS = ("categorical", "numeric", "multi", "history", "ignore", "names", "item_columns")

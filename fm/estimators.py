@@ -26,11 +26,12 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from fm.config import Parameter, TrainConfig, parameters
+from fm.config import TrainConfig, parameters
 from fm.data.dataset import Dataset
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
 from fm.measures.losses import sigmoid
+from fm.parameter import Parameter
 from fm.sparse import checked_csr
 from fm.tasks import CLASSIFIER, RANKER, REGRESSOR
 

@@ -32,12 +32,13 @@ from fm.cli.options import (
     naming,
 )
 from fm.cli.report import texts_of_data, texts_of_model
-from fm.config import Parameter, TrainConfig, parameters
+from fm.config import TrainConfig, parameters
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.model.file import FILE_NAME
 from fm.model.load import load
 from fm.model.model import Model
+from fm.parameter import Parameter
 from fm.reading.finding_items import continued
 from fm.recipes import OPTIMIZERS
 from fm.tasks import CLASSIFIER, REGRESSOR, TASKS, Task
