@@ -72,7 +72,7 @@ def start_logging(stream: IO[str] | None = None) -> None:
     """Send what fm says to a stream (standard output); every line is flushed."""
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(_Formatter())
-    # The progress of epochs is told by the lines of this module.
+    # The lines of this module show the progress of epochs.
     handler.addFilter(lambda record: record.module != "progress")
     logger = logging.getLogger("fm")
     logger.setLevel(logging.INFO)
@@ -306,7 +306,7 @@ class TrainingLog:
 
     def _measured(self, epoch: Epoch, start: int, stop: int) -> dict[str, float]:
         rows = epoch.rows[start:stop]
-        assert self._y is not None  # there is one, but for a ranker
+        assert self._y is not None  # only a ranker has none
         weight = None if self._weight is None else self._weight[rows]
         total = sums(self.task, epoch.scores[start:stop], self._y[rows], weight)
         count, score = epoch.padding

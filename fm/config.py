@@ -131,23 +131,23 @@ class TrainConfig:
     )
     shuffle: bool | None = _p(
         None,
-        "visit the rows in a new random order each epoch (optimizer=sagemaker: not, unless asked)",
+        "visit the rows in a new random order each epoch (optimizer=sagemaker: only if set)",
         "training",
         kind=bool,
     )
     scale_target: bool | None = _p(
         None,
         "regression: train on (y - mean) / std and undo it in the model, so that the learning "
-        "rates suit any unit (optimizer=sagemaker: not, unless asked)",
+        "rates suit any unit (optimizer=sagemaker: only if set)",
         "training",
         kind=bool,
     )
     validation_fraction: float | None = _p(
         None,
-        "part of the training rows held out for early stopping when no validation data is given; "
-        "0: none (not set: 0.1 from 1,000 rows on, else 0; none without early stopping, and for "
-        "optimizer=sagemaker). ranker: part of the users of whom one row is held out (not set: all "
-        "who have two, up to some thousands)",
+        "part of the training rows held out for early stopping if there are no validation data; "
+        "0: none. Not set: 0.1 from 1,000 rows on, else 0; 0 without early stopping and for "
+        "optimizer=sagemaker. ranker: part of the users, each with one row held out; not set: all "
+        "users with two rows or more, up to some thousands",
         "training",
         kind=float,
         low=0,
@@ -163,29 +163,29 @@ class TrainConfig:
     refit: bool | None = _p(
         None,
         "after early stopping on held-out rows, train again on all rows for the best number of "
-        "epochs (not set: up to a million rows)",
+        "epochs (not set: if there are at most a million rows)",
         "training",
         kind=bool,
     )
     metric: str = _p(
         "auto",
-        "what early stopping watches on the validation data; auto: rmse, log_loss, or (ranker) "
-        "ndcg, which like hit_rate is that of the first 10 items",
+        "what early stopping watches on the validation data; auto: rmse, log_loss, or for a ranker "
+        "ndcg. ndcg and hit_rate look at the first 10 items",
         "training",
         choices=("auto", *(metric for task in TASKS.values() for metric in task.watched)),
     )
 
     ranking_loss: str = _p(
         "logistic",
-        "ranker: log loss of rows and drawn negatives, or a loss of pairs of both: bpr, or warp, "
-        "which looks for negatives that score too high",
+        "ranker: logistic, the log loss of rows and drawn negatives; or a loss of pairs of a row "
+        "and a negative: bpr, or warp, which looks for negatives that score too high",
         "ranking",
         choices=tuple(RANKING_LOSSES),
     )
     num_negatives: int | None = _p(
         None,
-        "ranker: negatives drawn for each row and epoch (warp: so many are tried at most); not "
-        "set: as many as suit the loss",
+        "ranker: negatives drawn for each row in each epoch (warp: the most that are tried); not "
+        "set: a number that suits the loss",
         "ranking",
         kind=int,
         low=1,
@@ -193,8 +193,8 @@ class TrainConfig:
     )
     negative_sampling: str = _p(
         "uniform",
-        "ranker: how negatives are drawn, each item alike or by its number of rows to the power of "
-        "3/4; what a row's user is known to have met is none",
+        "ranker: how negatives are drawn: all items alike, or in proportion to their rows to the "
+        "power of 3/4. Items that the user of a row has met are never drawn",
         "ranking",
         choices=("uniform", "popularity"),
     )
@@ -202,8 +202,8 @@ class TrainConfig:
     bias_lr: float | None = _rate("learning rate of w0")
     linear_lr: float | None = _rate("learning rate of w")
     factors_lr: float | None = _rate(
-        "learning rate of V (not set, optimizer=sgd: each rate that is not set is divided by half "
-        "the mean squared norm of the rows where that exceeds 1: long rows must not overshoot)"
+        "learning rate of V (optimizer=sgd: rates that are not set are divided by half the mean "
+        "squared norm of the rows if that is above 1, so that long rows do not overshoot)"
     )
     lr_decay: float | None = _p(
         None,

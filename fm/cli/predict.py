@@ -215,7 +215,7 @@ def _as_text(value: Any) -> str:
     """Return as a text a value that has no form of its own in JSON."""
     if isinstance(value, Decimal):
         return str(value)
-    if isinstance(value, datetime.datetime):  # pandas' own, for nanoseconds
+    if isinstance(value, datetime.datetime):  # also that of pandas
         return value.isoformat()
     raise TypeError
 

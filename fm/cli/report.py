@@ -121,7 +121,7 @@ def _next_command(args: argparse.Namespace, model: Model, path: Path) -> str:
         return shlex.join([*recommend, f"--user={listed([model.recommender.user_ids[0]])}"])
     new = "NEW" + "".join(Path(args.data).suffixes[-1:])
     words = [*command("predict"), str(path), args.test or new]
-    if model.task.ranks:  # the rows are contexts, as nobody is known
+    if model.task.ranks:  # no users are known: the rows are contexts
         words = [*recommend, "--input", args.test or new, "--output", "lists.csv"]
     about = "" if args.test else f"  # {new}: a file of yours with new rows"
     return shlex.join([*words, *_form(args)]) + about
