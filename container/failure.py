@@ -1,7 +1,7 @@
 """How a training job ends: exit code, and the file in which SageMaker looks for the reason.
 
 Decided here: who is at fault, by the class of an error; that the reason comes first, in one line;
-that what has no room in the file stands in the log.
+that the log has what there is no room for in the file.
 """
 
 from __future__ import annotations

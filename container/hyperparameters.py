@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from fm.cli.messages import listed
 from fm.cli.options import data_options, names
-from fm.config import Parameter, TrainConfig
+from fm.config import TrainConfig
 from fm.errors import ConfigError
+from fm.parameter import Parameter
 from fm.tasks import REGRESSOR, TASKS
 
 _LISTS = ("categorical", "numeric", "multi", "history", "ignore", "names", "item_columns")
@@ -29,6 +30,8 @@ DATA_OPTIONS = {
     for kind, group in _KINDS.items()
     for name in group
 }
+# A hyperparameter of the built-in, but of its log only: no model depends on it.
+_BATCH_INTERVAL = Parameter("batch_metrics_publish_interval", int, 500, "", "", low=1)
 
 
 class Hyperparameters(NamedTuple):
@@ -40,10 +43,13 @@ class Hyperparameters(NamedTuple):
         How to train.
     reading : dict
         Keyword arguments of :func:`fm.read`.
+    batch_interval : int
+        Batches from one line of batch metrics in the log to the next.
     """
 
     config: TrainConfig
     reading: dict[str, Any]
+    batch_interval: int
 
 
 def parse(given: Mapping[str, Any]) -> Hyperparameters:
@@ -78,6 +84,12 @@ def parse(given: Mapping[str, Any]) -> Hyperparameters:
         )
     except ConfigError as err:
         problems.append(str(err))
+    interval = _BATCH_INTERVAL.default
+    try:
+        if not _missing(given.get(_BATCH_INTERVAL.name)):
+            interval = _BATCH_INTERVAL.parse(given[_BATCH_INTERVAL.name])
+    except ConfigError as err:
+        problems.append(str(err))
     values: dict[str, Any] = {}
     for name in (name for name in DATA_OPTIONS if name in given):
         try:
@@ -90,7 +102,7 @@ def parse(given: Mapping[str, Any]) -> Hyperparameters:
         problems.append(err.spelled(as_hyperparameter))
     if problems:
         raise ConfigError("; ".join(problems))
-    return Hyperparameters(config, reading)
+    return Hyperparameters(config, reading, interval)
 
 
 def as_hyperparameter(name: str, value: Any) -> str:

@@ -73,7 +73,7 @@ def start_logging(stream: IO[str] | None = None) -> None:
     """Send what fm says to a stream (standard output); every line is flushed."""
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(_Formatter())
-    # The progress of epochs is told by the lines of this module.
+    # The lines of this module show the progress of epochs.
     handler.addFilter(lambda record: record.module != "progress")
     logger = logging.getLogger("fm")
     logger.setLevel(logging.INFO)
@@ -158,18 +158,25 @@ class TrainingLog:
     host : str
         The host's name.
     config : TrainConfig
-        With epochs, task and the two numbers about batches.
+        With epochs, task and the size of batches.
     data : Dataset
         The training rows.
+    batch_interval : int
+        Batches from one line of batch metrics to the next.
     checkpoint : path, optional
         The file of the first training's state, for a job that goes on after it.
     """
 
     def __init__(
-        self, host: str, config: TrainConfig, data: Dataset, checkpoint: Path | None = None
+        self,
+        host: str,
+        config: TrainConfig,
+        data: Dataset,
+        batch_interval: int,
+        checkpoint: Path | None = None,
     ) -> None:
         self.host, self.config, self.data = host, config, data
-        self._checkpoint = checkpoint
+        self._batch_interval, self._checkpoint = batch_interval, checkpoint
         self.task = config.task
         self._y, self._weight = data.y, data.weight
         self._begun = self._since = time.time()
@@ -199,7 +206,7 @@ class TrainingLog:
         if self.task.ranks:  # a row has no target to compare its score with
             train = {"loss": epoch.loss}
         else:
-            for batch in range(0, count, self.config.batch_metrics_publish_interval):
+            for batch in range(0, count, self._batch_interval):
                 values = self._measured(epoch, batch * size, (batch + 1) * size)
                 self._quality(f"epoch={number}, batch={batch} train", values)
             train = self._measured(epoch, 0, rows.size)
@@ -297,7 +304,7 @@ class TrainingLog:
 
     def _measured(self, epoch: Epoch, start: int, stop: int) -> dict[str, float]:
         rows = epoch.rows[start:stop]
-        assert self._y is not None  # there is one, but for a ranker
+        assert self._y is not None  # only a ranker has none
         weight = None if self._weight is None else self._weight[rows]
         total = sums(self.task, epoch.scores[start:stop], self._y[rows], weight)
         count, score = epoch.padding

@@ -64,8 +64,8 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
     >>> found["bind"], found["batch"], found["multi_model"], found["timeout"]
     ('0.0.0.0:9090', True, False, 60)
     """
-    from fm.config import Parameter
     from fm.errors import ConfigError
+    from fm.parameter import Parameter
     from fm.serving.limits import Limits, cores
 
     problems: list[str] = []

@@ -28,11 +28,12 @@ from sklearn.utils.validation import (
 
 from fm.catalogue.fields import FIELD_RANGE
 from fm.catalogue.filling import encode_table
-from fm.config import Parameter, TrainConfig, parameters
+from fm.config import TrainConfig, parameters
 from fm.data.dataset import Dataset
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
 from fm.measures.losses import sigmoid
+from fm.parameter import Parameter
 from fm.reading.finding_items import catalogue_of, continued
 from fm.sparse import checked_csr
 from fm.tasks import CLASSIFIER, RANKER, REGRESSOR

@@ -186,7 +186,7 @@ def test_sagemaker_has_the_defaults_that_the_built_in_prints(task):
         "linear_lr": 0.001, "linear_wd": 0.001, "linear_init_sigma": 0.01,
         "factors_lr": 0.0001, "factors_wd": 0.00001, "factors_init_sigma": 0.001,
         "linear_init_method": "normal", "factors_init_method": "normal", "mini_batch_size": 1000,
-        "use_bias": True, "use_linear": True, "batch_metrics_publish_interval": 500,
+        "use_bias": True, "use_linear": True,
         "clip_gradient": None, "rescale_grad": None, "shuffle": False, "scale_target": False,
         "pad_last_batch": True,
     }  # fmt: skip

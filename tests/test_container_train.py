@@ -260,7 +260,15 @@ def test_f05_strings_of_every_origin(strings):
     found = hyperparameters.parse({**injected, **SMALL, **strings})
     assert found == hyperparameters.parse({**SMALL, "linear_wd": "1e-05"})
     assert found.config.use_bias is True and found.config.linear_wd == 1e-5
-    assert found.reading == {}
+    assert found.reading == {} and found.batch_interval == 500
+
+
+def test_how_often_batches_are_logged_is_asked_of_the_job_and_not_in_the_model():
+    asked = {**SMALL, "batch_metrics_publish_interval": "3"}
+    assert hyperparameters.parse(asked).batch_interval == 3
+    assert hyperparameters.parse(asked).config == hyperparameters.parse(SMALL).config
+    with pytest.raises(ConfigError, match="publish_interval: expected an integer >= 1, found '0'"):
+        hyperparameters.parse({**SMALL, "batch_metrics_publish_interval": "0"})
 
 
 def test_f05_options_for_tables():

@@ -538,6 +538,15 @@ def test_a_later_hyperparameter_is_ignored_with_a_warning(tmp_path, model, caplo
     assert "hyperparameters unknown here: warp" in caplog.text
 
 
+def test_an_interval_of_log_lines_in_an_old_file_is_ignored_without_one(tmp_path, model, caplog):
+    def change(_, metadata):
+        config = json.loads(metadata["config"])
+        metadata["config"] = json.dumps({**config, "batch_metrics_publish_interval": 5})
+
+    assert load(rewritten(model, tmp_path, change)) == model
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     "content",
     [

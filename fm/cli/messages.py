@@ -1,8 +1,8 @@
 """How a command ends, and what it says on standard error.
 
 Decided here: the form of messages (advice in them names options) and exit codes: 0 done, 2 wrong
-use, data or model (one line on standard error), 130 interrupted, 141 nobody reads our output any
-more (as ``head`` leaves a pipe).
+use, data or model (one line on standard error), 130 interrupted, 141 the reader of our output has
+gone (as ``head`` leaves a pipe).
 """
 
 from __future__ import annotations

@@ -67,13 +67,13 @@ def add_data_options(
     target : bool
         Whether the program uses targets and weights.
     columns : bool
-        Whether the program chooses columns; not so where a model's encoder has chosen.
+        Whether the program chooses columns; false where the encoder of a model has chosen them.
     """
     form = parser.add_argument_group("form of the data")
     form.add_argument(
         "--format",
         choices=("libsvm", "libffm", "csv", "tsv", "parquet", "recordio"),
-        help="format of the file; not given: told from its name and first bytes",
+        help="format of the file; not given: found from its name and first bytes",
     )
     form.add_argument(
         "--delimiter", metavar="CHAR", help="what separates the cells of a text table"
@@ -93,8 +93,8 @@ def add_data_options(
     form.add_argument(
         "--zero-based",
         action=argparse.BooleanOptionalAction,
-        help="whether libsvm calls the first feature 0; not given: 1, if the file has no 0. Say "
-        "it for test files, which may lack the first feature by chance",
+        help="whether libsvm calls the first feature 0; not given: 1, unless the file has a 0. "
+        "Give it for test files, which may lack the first feature by chance",
     )
     if target:
         group = parser.add_argument_group("what is predicted")
@@ -226,7 +226,7 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def command(verb: str) -> list[str]:
-    """Return the words that run a verb from where the user is, as the user runs this program."""
+    """Return the words that run a verb from the user's directory, as the user runs this program."""
     script = Path(sys.argv[0])
     if script.name == "fm" and shutil.which("fm") == str(script.absolute()):
         return ["fm", verb]
@@ -254,7 +254,7 @@ def names(text: str) -> list[str]:
 
 
 def parse_json(option: str, text: str, wanted: str, kind: Any) -> list[Any]:
-    """Return JSON, which is a thing of a kind or a list of them, as a list.
+    """Return JSON as a list: a value of the wanted kind, or a list of such values.
 
     Examples
     --------
@@ -285,16 +285,16 @@ def positive(text: str) -> int:
 
 
 def check_output(option: str, path: str, inputs: Mapping[str, Any]) -> None:
-    """Refuse, before hours of work, a place for output that is an input or cannot be written.
+    """Refuse, before hours of work, an output that is an input or cannot be written.
 
     Parameters
     ----------
     option : str
         What asks for the output, such as ``"--output"``.
     path : str
-        A file, which may be there, or a directory; directories are made later.
+        A file, which may exist, or a directory; directories are made later.
     inputs : mapping of str to path
-        What each is for, and where it is; other things than paths are left alone.
+        What each input is for, and its path; values that are no paths are skipped.
 
     Raises
     ------
@@ -324,7 +324,7 @@ def check_encoder(model: str, encoder: Encoder | None, source: Any, format: str 
     Parameters
     ----------
     model : str
-        Name of the model's file.
+        Path of the model.
     encoder : Encoder or None
         That of the model.
     source : path or bytes
@@ -362,9 +362,9 @@ def naming(path: str) -> Iterator[None]:
 
 @contextmanager
 def open_output(path: str | None) -> Iterator[BinaryIO]:
-    """Open what is written to: standard output (None), or a file that appears when it is complete.
+    """Open standard output (None), or a file that appears when it is complete.
 
-    What goes to a name that ends in ``.gz`` is compressed.
+    A file whose name ends in ``.gz`` is compressed.
     """
     if path is None:
         yield sys.stdout.buffer
@@ -378,7 +378,7 @@ def open_output(path: str | None) -> Iterator[BinaryIO]:
 
 
 def output_ending(path: str) -> str:
-    """Return what the name of a file says of its format: the ending before ``.gz``.
+    """Return the ending of a file's name that tells its format: the one before ``.gz``.
 
     Examples
     --------
@@ -389,9 +389,9 @@ def output_ending(path: str) -> str:
 
 
 def output_format(args: argparse.Namespace, formats: Collection[str], usual: str) -> str:
-    """Return the format of what is written: `--output-format`, or as the name of `--output` says.
+    """Return the format to write: that of `--output-format`, or of the ending of `--output`.
 
-    Raises ConfigError if that is none of `formats`; `usual` is that of standard output.
+    `usual` is the format of standard output. Raises ConfigError if the ending is none of `formats`.
     """
     if args.output_format or args.output is None:
         return args.output_format or usual

@@ -44,20 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; see ``fm predict --help``."""
     args = _parser().parse_args(argv)
     model = load(args.model)
-    kinds = _kinds(args, model)
     if args.output is not None:
         check_output("--output", args.output, {"the model": args.model, "the input": args.input})
     form = output_format(args, WRITERS, "txt")
-    if form == "txt" and (args.append or len(kinds) > 1):
-        raise ConfigError("txt holds one number a line; use --output-format csv, jsonl or parquet")
-    if form == "recordio" and (args.append or args.kinds):
-        raise ConfigError(
-            "recordio holds what the built-in algorithm answers: score, and predicted_label of a "
-            "classifier; leave out --append, --probability, --label and --score, or use another "
-            "format"
-        )
-    if form == "recordio" and model.task.has_probabilities:
-        kinds = ["probability", "label"]
+    kinds = _kinds(args, model, form)
     source: Any = sys.stdin.buffer.read() if args.input == "-" else args.input
     options = data_options(args)
     check_encoder(args.model, model.encoder, source, options.get("format"))
@@ -83,12 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output-format",
         choices=tuple(WRITERS),
-        help="not given: told from the name of FILE (.gz is compressed); txt on standard output",
+        help="not given: as the name of FILE ends (.gz is compressed); txt on standard output",
     )
     parser.add_argument(
         "--append",
         action="store_true",
-        help="write the columns of the input too, before the predictions",
+        help="write the columns of the input, too, before the predictions",
     )
     what = parser.add_argument_group(
         "what to write",
@@ -108,17 +98,27 @@ _KINDS = {
 }
 
 
-def _kinds(args: argparse.Namespace, model: Model) -> list[str]:
-    """Return the names of the columns to write."""
+def _kinds(args: argparse.Namespace, model: Model, form: str) -> list[str]:
+    """Return the names of the columns to write; refuse those that the format cannot hold."""
     kinds = list(dict.fromkeys(args.kinds or ()))
-    if model.task.has_probabilities:
-        return kinds or ["probability"]
-    if set(kinds) - {"score"}:
+    classifies = model.task.has_probabilities
+    if not classifies and set(kinds) - {"score"}:
         raise ConfigError(
             f"--probability, --label: {args.model} is a {model.task.noun}, not a "
             "classifier; leave them out"
         )
-    return kinds or ["score" if model.task.ranks else "prediction"]
+    if form == "txt" and (args.append or len(kinds) > 1):
+        raise ConfigError("txt holds one number a line; use --output-format csv, jsonl or parquet")
+    if form == "recordio":
+        if args.append or kinds:
+            raise ConfigError(
+                "recordio holds what the built-in algorithm answers: score, and predicted_label of "
+                "a classifier; leave out --append, --probability, --label and --score, or use "
+                "another format"
+            )
+        return ["probability", "label"] if classifies else ["prediction"]
+    usual = "probability" if classifies else "score" if model.task.ranks else "prediction"
+    return kinds or [usual]
 
 
 # -- rows in -------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def _kinds(args: argparse.Namespace, model: Model) -> list[str]:
 def _batches(
     model: Model, source: Any, options: dict[str, Any], append: bool
 ) -> Iterator[tuple[Dataset, pa.Table | None]]:
-    """Yield the rows as the model's features, with their columns if these are wanted."""
+    """Give the rows as the model's features, with their columns for --append."""
     from fm.formats.guess import guess_format
     from fm.reading.numbered import READERS
     from fm.reading.read import read_batches
@@ -216,10 +216,10 @@ def _write_jsonl(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
 
 
 def _as_text(value: Any) -> str:
-    """Return a value that JSON has no form for as a text, if it is clear which."""
+    """Return as a text a value that has no form of its own in JSON."""
     if isinstance(value, Decimal):
         return str(value)
-    if isinstance(value, datetime.datetime):  # pandas' own, for nanoseconds
+    if isinstance(value, datetime.datetime):  # also that of pandas
         return value.isoformat()
     raise TypeError
 

@@ -125,8 +125,15 @@ def _next_command(args: argparse.Namespace, model: Model, path: Path) -> str:
         return shlex.join([*recommend, f"--user={listed([model.recommender.user_ids[0]])}"])
     new = "NEW" + "".join(Path(args.data).suffixes[-1:])
     words = [*command("predict"), str(path), args.test or new]
-    if model.task.ranks:  # the rows are contexts, as nobody is known
+    if model.task.ranks:  # no users are known: the rows are contexts
         words = [*recommend, "--input", args.test or new, "--output", "lists.csv"]
+    about = "" if args.test else f"  # {new}: a file of yours with new rows"
+    return shlex.join([*words, *_form(args)]) + about
+
+
+def _form(args: argparse.Namespace) -> list[str]:
+    """Return the options that say what form the data have, to be given again."""
+    words = []
     for name in ("format", "delimiter"):
         if getattr(args, name) is not None:
             words += [f"--{name}", getattr(args, name)]
@@ -134,8 +141,7 @@ def _next_command(args: argparse.Namespace, model: Model, path: Path) -> str:
         words.append("--header" if args.header else "--no-header")
     if args.names:
         words += ["--names", listed(args.names)]
-    about = "" if args.test else f"  # {new}: a file of yours with new rows"
-    return shlex.join(words) + about
+    return words
 
 
 def _knows_items_only(model: Model) -> bool:

@@ -1,8 +1,9 @@
 """``fm train``: a file in, a model file out.
 
 Decided here: which task is trained when none is named, how further files are read so that their
-features are those of the training file, what a signal does, and what is shown. Not decided here:
-hyperparameters (the options are made from ``fm.config``), training (``fm.training.fit``).
+features are those of the training file, and what a signal does. Not decided here: hyperparameters
+(the options are made from ``fm.config``), training (``fm.training.fit``), what is shown
+(``fm.cli.report``).
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ from fm.cli.options import (
     naming,
 )
 from fm.cli.report import texts_of_data, texts_of_model
-from fm.config import Parameter, TrainConfig, parameters
+from fm.config import TrainConfig, parameters
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.model.file import FILE_NAME
 from fm.model.load import load
 from fm.model.model import Model
+from fm.parameter import Parameter
 from fm.reading.finding_items import continued
 from fm.recipes import OPTIMIZERS
 from fm.tasks import CLASSIFIER, REGRESSOR, TASKS, Task
@@ -59,7 +61,7 @@ then:
   fm recommend model.safetensors --user 42"""
 
 _TASK_OF_METRIC = {metric: task.name for task in TASKS.values() for metric in task.watched}
-_WORSE = 1.2  # times the error of the training mean is no accident of the rows held out
+_WORSE = 1.2  # from this many times the error of the training mean on, it is not by chance
 
 log = logging.getLogger("fm")
 
@@ -188,12 +190,12 @@ def _parser() -> Parser:
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="keep the state of the training here, every half a minute and at the end",
+        help="write the state of the training to this file, every half a minute and at the end",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the checkpoint, if there is one; the model is that of a run in one piece",
+        help="go on from the checkpoint, if there is one, as if training had not been interrupted",
     )
     parser.add_argument("--json", action="store_true", help="write a report as JSON, no text")
     parser.add_argument("--quiet", action="store_true", help="show warnings and errors only")
@@ -251,7 +253,7 @@ def _spelled(value: Any) -> str:
 
 
 def _config(args: argparse.Namespace, init: Model | None) -> TrainConfig:
-    """Return the config that was asked for; one error names everything that is wrong with it."""
+    """Return the config of the options; one error names all that is wrong with it."""
     names = (parameter.name for parameter in parameters())
     values = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if init is not None:

@@ -1,4 +1,4 @@
-"""What is refused before the first epoch, and what is said when training has diverged."""
+"""Checks before the first epoch, and the error of a training that has diverged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fm.model.model import Model
 
 
 def check_kinds(data: Any, config: Any, validation: Any) -> None:
-    """Refuse arguments of :func:`fm.fit` that are of another kind than they should be."""
+    """Refuse arguments of :func:`fm.fit` of the wrong kind."""
     kinds = {"data": (data, Dataset), "config": (config, TrainConfig)}
     kinds["validation"] = (validation, Dataset)
     for name, (value, kind) in kinds.items():

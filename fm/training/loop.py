@@ -26,7 +26,7 @@ from fm.training.solvers.solver import Solver, Visit
 
 @dataclass
 class Epoch:
-    """What callbacks are told after each epoch.
+    """What callbacks get after each epoch.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class Loop:
     solver : Solver
         Started or restored.
     judge : callable, optional
-        Measures the solver's parameters of the moment on rows it is not trained on.
+        Measures the solver's current parameters on rows it is not trained on.
     callbacks : sequence of callable
         Each is called with every :class:`Epoch`.
     progress : bool, optional
@@ -91,7 +91,7 @@ class Loop:
     Attributes
     ----------
     within_epoch : bool
-        Whether an epoch is under way, so that the parameters are between two epochs'.
+        Whether an epoch is under way: the parameters are neither those before nor those after it.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Loop:
         self.refit, self.within_epoch = refit, False
         self._judge, self._callbacks, self._show = judge, callbacks, progress
         self._checkpoint = checkpoint
-        # A loss a million times that of predicting 0: nothing to wait for the infinite.
+        # A loss a million times that of predicting 0 has diverged: no need to wait for infinity.
         y = solver.data.targets
         self._absurd = 1e6 * max(float(np.mean(solver.task.loss.value(np.zeros(1), y))), 1e-6)
 
@@ -152,7 +152,7 @@ class Loop:
             raise diverged(solver.data, solver.config, run.epoch + 1, f"the loss is {loss:.3g}")
 
     def _remember(self, run: Run, loss: float, validation: dict[str, float]) -> bool:
-        """Note what the epoch came to; keep the best; return whether this is the best so far."""
+        """Add the epoch to the history; keep the best; return whether this is the best so far."""
         again = {"refit": True} if self.refit else {}
         run.history.append({"epoch": run.epoch + 1, "loss": loss, **validation, **again})
         number, patience = run.epoch, self.config.patience

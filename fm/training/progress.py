@@ -9,7 +9,7 @@ from typing import Any
 
 logger = logging.getLogger("fm")
 
-# What matters stands to the left: on a narrow terminal first the bar shrinks, then the end is cut.
+# What matters is on the left: on a narrow terminal the bar shrinks first, then the end is cut off.
 _FORM = (
     "{desc}: {percentage:3.0f}%{postfix} |{bar}| {remaining} left, {rate_fmt}, "
     "{n_fmt}/{total_fmt} rows"
@@ -22,7 +22,7 @@ class Progress:
     Parameters
     ----------
     epochs : int
-        Number of epochs at most.
+        The most epochs there will be.
     rows : int
         Training rows per epoch.
     first : int
@@ -65,8 +65,8 @@ class Progress:
         ----------
         number : int
         values : dict of str to float
-            The loss of the training rows, then the metrics of the validation data; the bar has
-            room for the first two.
+            The loss of the training rows, then the metrics of the validation data; the bar
+            shows the first two.
         best : bool
             Whether no earlier epoch was better on the validation data.
         seconds : float

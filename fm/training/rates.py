@@ -1,4 +1,4 @@
-"""Learning rates that nobody set, suited to the data."""
+"""Learning rates for the data, where none are set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger("fm")
 
 
 def suited(given: TrainConfig, data: Dataset) -> TrainConfig:
-    """Return the config with everything set; rates nobody set are suited to the length of rows.
+    """Return the config with everything set; rates that were not set suit the length of the rows.
 
     The recipe's rates suit rows of two ones. The gradient by w and V grows with the squared norm
     of a row, so longer rows get smaller rates: on numeric tables and click logs of 8 to 39 entries
