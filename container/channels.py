@@ -184,10 +184,7 @@ def read_all(
             data[name] = read(content, format=form, require_target=not ranker, **reading)
             _check_labels(channel, content, data[name], form, reading, config)
         except FMError as err:
-            text = str(err).replace(
-                "num_features", "feature_dim"
-            )  # as the hyperparameter is called
-            raise type(err)(f"channel {channel.name}: {text}") from err
+            raise type(err)(f"channel {channel.name}: {err.message}", err.advice) from err
         if name == TRAIN:
             like = reading
         rows = data[name]
@@ -287,7 +284,7 @@ def _check_labels(
                 break
             row -= rows
     what = "record" if form == "recordio" else "row"
-    raise DataError(config.task.wrong_target(f"{place} {what} {row + 1}", float(y[first])))
+    raise config.task.wrong_target(f"{place} {what} {row + 1}", float(y[first]))
 
 
 _FOR_ONE_FILE = frozenset(

@@ -1,7 +1,7 @@
 """How a training job ends: exit code, and the file in which SageMaker looks for the reason.
 
 Decided here: who is at fault, by the class of an error; that the reason comes first, in one line;
-that what has no room in the file stands in the log.
+that the log has what there is no room for in the file.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ def guarded(job: Callable[[], int], file: Path) -> int:
     code 1), and so is a signal that came before there was a model; all others are ours
     (``AlgorithmError``, exit code 2, with a traceback).
     """
+    from container.hyperparameters import as_hyperparameter
     from fm.errors import FMError
 
     trace = ""
     try:
         return job()
     except FMError as err:
-        code, reason = EXIT_USER, f"ClientError: {err}"
+        code, reason = EXIT_USER, f"ClientError: {err.spelled(as_hyperparameter)}"
     except KeyboardInterrupt:
         code, reason = EXIT_USER, "ClientError: stopped by a signal before there was a model"
     except MemoryError:

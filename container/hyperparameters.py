@@ -11,9 +11,11 @@ import argparse
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from fm.cli.messages import listed
 from fm.cli.options import data_options, names
-from fm.config import Parameter, TrainConfig
+from fm.config import TrainConfig
 from fm.errors import ConfigError
+from fm.parameter import Parameter
 from fm.tasks import REGRESSOR, TASKS
 
 _LISTS = ("categorical", "numeric", "multi", "history", "ignore", "names", "item_columns")
@@ -28,6 +30,8 @@ DATA_OPTIONS = {
     for kind, group in _KINDS.items()
     for name in group
 }
+# A hyperparameter of the built-in, but of its log only: no model depends on it.
+_BATCH_INTERVAL = Parameter("batch_metrics_publish_interval", int, 500, "", "", low=1)
 
 
 class Hyperparameters(NamedTuple):
@@ -39,10 +43,13 @@ class Hyperparameters(NamedTuple):
         How to train.
     reading : dict
         Keyword arguments of :func:`fm.read`.
+    batch_interval : int
+        Batches from one line of batch metrics in the log to the next.
     """
 
     config: TrainConfig
     reading: dict[str, Any]
+    batch_interval: int
 
 
 def parse(given: Mapping[str, Any]) -> Hyperparameters:
@@ -77,6 +84,12 @@ def parse(given: Mapping[str, Any]) -> Hyperparameters:
         )
     except ConfigError as err:
         problems.append(str(err))
+    interval = _BATCH_INTERVAL.default
+    try:
+        if not _missing(given.get(_BATCH_INTERVAL.name)):
+            interval = _BATCH_INTERVAL.parse(given[_BATCH_INTERVAL.name])
+    except ConfigError as err:
+        problems.append(str(err))
     values: dict[str, Any] = {}
     for name in (name for name in DATA_OPTIONS if name in given):
         try:
@@ -86,10 +99,28 @@ def parse(given: Mapping[str, Any]) -> Hyperparameters:
     try:
         reading = data_options(argparse.Namespace(**values))
     except ConfigError as err:
-        problems.append(str(err).replace("--", ""))
+        problems.append(err.spelled(as_hyperparameter))
     if problems:
         raise ConfigError("; ".join(problems))
-    return Hyperparameters(config, reading)
+    return Hyperparameters(config, reading, interval)
+
+
+def as_hyperparameter(name: str, value: Any) -> str:
+    """Return how a job's hyperparameters spell an argument; the value ``...`` stands for any.
+
+    Examples
+    --------
+    >>> as_hyperparameter("target", ...), as_hyperparameter("ignore", ["a", "b"])
+    ('target', 'ignore=a,b')
+    >>> as_hyperparameter("num_features", 9), as_hyperparameter("header", True)
+    ('feature_dim=9', 'header=true')
+    """
+    name = "feature_dim" if name == "num_features" else name
+    if value is ...:
+        return name
+    if isinstance(value, bool):
+        return f"{name}={str(value).lower()}"
+    return f"{name}={listed(value) if isinstance(value, list) else value}"
 
 
 def wrong_names(given: Mapping[str, Any]) -> list[str]:

@@ -80,7 +80,7 @@ def _train(
     )
 
     checkpoint = _checkpoint(paths, host)
-    told = TrainingLog(host, config.resolved(), data[TRAIN], checkpoint)
+    told = TrainingLog(host, config.resolved(), data[TRAIN], asked.batch_interval, checkpoint)
     told.begin(begun)
     stop.check()
     stop.after_the_epoch()
@@ -155,7 +155,9 @@ def _hyperparameters(paths: Paths) -> Hyperparameters:
             raise
         names = ", ".join(hyperparameters.wrong_names(given))
         raise ConfigError(f"wrong hyperparameters: {names}; {err}") from err
-    log.info("Final configuration: %s", {**asked.config.resolved().to_dict(), **asked.reading})
+    shown = asked.config.resolved().to_dict()
+    shown["batch_metrics_publish_interval"] = asked.batch_interval
+    log.info("Final configuration: %s", {**shown, **asked.reading})
     return asked
 
 

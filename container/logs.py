@@ -6,8 +6,9 @@ must be handed over, and :data:`METRIC_DEFINITIONS` is what to hand over.
 
 Decided here: names, order and punctuation of the lines (those of published logs of the built-in),
 and what is measured on training rows: their scores before the step they cause, as the built-in
-does; for a ranker, the mean loss of an epoch. Lines about the validation channel are ours. Not
-decided here: how rows are scored.
+does; for a ranker, the mean loss of an epoch. Lines about the validation channel are ours. Epochs
+count from 0 in these lines, as the built-in's do, and from 1 everywhere else. Not decided here: how
+rows are scored.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
+from container.hyperparameters import as_hyperparameter
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
+from fm.errors import spelled_record
+from fm.formats.storage import read_metadata
 from fm.sparse import blocks
 from fm.tasks import TASKS, Task
 
@@ -69,7 +73,7 @@ def start_logging(stream: IO[str] | None = None) -> None:
     """Send what fm says to a stream (standard output); every line is flushed."""
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(_Formatter())
-    # The progress of epochs is told by the lines of this module.
+    # The lines of this module show the progress of epochs.
     handler.addFilter(lambda record: record.module != "progress")
     logger = logging.getLogger("fm")
     logger.setLevel(logging.INFO)
@@ -87,6 +91,10 @@ class _Formatter(logging.Formatter):
         if getattr(record, "bare", False):
             return record.getMessage()
         return super().format(record)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        record.message = spelled_record(record, as_hyperparameter)
+        return super().formatMessage(record)
 
 
 def bare(text: str) -> None:
@@ -133,12 +141,9 @@ def sums(task: Task, scores: np.ndarray, y: np.ndarray, weight: np.ndarray | Non
 
 def epochs_done(checkpoint: Path) -> int:
     """Return how many epochs the training in a checkpoint has done; 0 if that cannot be read."""
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(checkpoint, framework="numpy") as file:  # the header only
-            return int(json.loads(file.metadata()["state"])["epoch"])
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return int(json.loads(read_metadata(checkpoint)["state"])["epoch"])
+    except (OSError, ValueError, KeyError, TypeError):
         return 0  # a number in a log is not worth a failed job
 
 
@@ -153,18 +158,25 @@ class TrainingLog:
     host : str
         The host's name.
     config : TrainConfig
-        With epochs, task and the two numbers about batches.
+        With epochs, task and the size of batches.
     data : Dataset
         The training rows.
+    batch_interval : int
+        Batches from one line of batch metrics to the next.
     checkpoint : path, optional
         The file of the first training's state, for a job that goes on after it.
     """
 
     def __init__(
-        self, host: str, config: TrainConfig, data: Dataset, checkpoint: Path | None = None
+        self,
+        host: str,
+        config: TrainConfig,
+        data: Dataset,
+        batch_interval: int,
+        checkpoint: Path | None = None,
     ) -> None:
         self.host, self.config, self.data = host, config, data
-        self._checkpoint = checkpoint
+        self._batch_interval, self._checkpoint = batch_interval, checkpoint
         self.task = config.task
         self._y, self._weight = data.y, data.weight
         self._begun = self._since = time.time()
@@ -186,7 +198,7 @@ class TrainingLog:
         # here, it was over before a restart; its checkpoint is the last one.
         if epoch.refit and not self._first_training and self._checkpoint is not None:
             self._first_training = epochs_done(self._checkpoint)
-        number = epoch.number + (self._first_training if epoch.refit else 0)
+        number = epoch.number - 1 + (self._first_training if epoch.refit else 0)
         if not epoch.refit:
             self._first_training = number + 1
         rows, size = epoch.rows, self.config.mini_batch_size
@@ -194,14 +206,14 @@ class TrainingLog:
         if self.task.ranks:  # a row has no target to compare its score with
             train = {"loss": epoch.loss}
         else:
-            for batch in range(0, count, self.config.batch_metrics_publish_interval):
+            for batch in range(0, count, self._batch_interval):
                 values = self._measured(epoch, batch * size, (batch + 1) * size)
                 self._quality(f"epoch={number}, batch={batch} train", values)
             train = self._measured(epoch, 0, rows.size)
         self._train[number] = train
         self._quality(f"epoch={number}, train", train)
         self._quality(f"epoch={number}, validation", epoch.validation)
-        if epoch.number + 1 == self.config.epochs and not epoch.validation and not epoch.refit:
+        if epoch.number == self.config.epochs and not epoch.validation and not epoch.refit:
             self._end_of_training(train)  # for sure: nothing can have been held out
         now = time.time()
         more = {"epochs": float(self.config.epochs)} if first else {}
@@ -229,7 +241,7 @@ class TrainingLog:
             Whether training was cut short.
         """
         last = max(self._train, default=-1)
-        kept = last if metrics.get("refit") else metrics.get("epoch", last)
+        kept = last if metrics.get("refit") else metrics.get("epoch", last + 1) - 1
         if not self._final:
             # Of an epoch before a restart only a ranker's loss is known, which the model notes;
             # the figures of another epoch would mislead.
@@ -292,7 +304,7 @@ class TrainingLog:
 
     def _measured(self, epoch: Epoch, start: int, stop: int) -> dict[str, float]:
         rows = epoch.rows[start:stop]
-        assert self._y is not None  # there is one, but for a ranker
+        assert self._y is not None  # only a ranker has none
         weight = None if self._weight is None else self._weight[rows]
         total = sums(self.task, epoch.scores[start:stop], self._y[rows], weight)
         count, score = epoch.padding

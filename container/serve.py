@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A process answers with many threads; more of them in the linear algebra slow all down.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from container.paths import Paths
-    from fm.cli.options import run
+    from fm.cli.messages import run
 
     def serve(given: Sequence[str] | None) -> int:
         from fm.serving.server import run_server
@@ -64,8 +64,8 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
     >>> found["bind"], found["batch"], found["multi_model"], found["timeout"]
     ('0.0.0.0:9090', True, False, 60)
     """
-    from fm.config import Parameter
     from fm.errors import ConfigError
+    from fm.parameter import Parameter
     from fm.serving.limits import Limits, cores
 
     problems: list[str] = []

@@ -16,64 +16,82 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fm.version import __version__
+from fm.version import __version__ as __version__
 
-if TYPE_CHECKING:
-    from fm.config import TrainConfig
-    from fm.data.dataset import Dataset
-    from fm.encoding.encoder import Encoder
-    from fm.errors import (
-        ConfigError,
-        DataError,
-        DivergenceError,
-        FMError,
-        ModelFileError,
-        UnsupportedFormatError,
-    )
-    from fm.estimators import FMClassifier, FMRanker, FMRegressor
-    from fm.model.load import load
-    from fm.model.model import Model
-    from fm.reading.read import read
-    from fm.training.fit import fit
+if TYPE_CHECKING:  # for type checkers; "as" says that a name is meant for others
+    from fm.catalogue.catalogue import Catalogue as Catalogue
+    from fm.config import TrainConfig as TrainConfig
+    from fm.data.dataset import Dataset as Dataset
+    from fm.datasets.survey import load_survey as load_survey
+    from fm.encoding.encoder import Encoder as Encoder
+    from fm.errors import ConfigError as ConfigError
+    from fm.errors import DataError as DataError
+    from fm.errors import DivergenceError as DivergenceError
+    from fm.errors import FMError as FMError
+    from fm.errors import ModelFileError as ModelFileError
+    from fm.errors import UnsupportedFormatError as UnsupportedFormatError
+    from fm.estimators import FMClassifier as FMClassifier
+    from fm.estimators import FMRanker as FMRanker
+    from fm.estimators import FMRegressor as FMRegressor
+    from fm.evaluating.predictions import evaluate_predictions as evaluate_predictions
+    from fm.evaluating.rankings import evaluate_ranking as evaluate_ranking
+    from fm.evaluating.splits import split_by_time as split_by_time
+    from fm.evaluating.splits import split_by_user as split_by_user
+    from fm.evaluating.splits import split_leave_one_out as split_leave_one_out
+    from fm.explaining.interactions import FieldInteractions as FieldInteractions
+    from fm.explaining.interactions import Interaction as Interaction
+    from fm.explaining.interactions import field_interactions as field_interactions
+    from fm.explaining.terms import Explanation as Explanation
+    from fm.model.load import load as load
+    from fm.model.model import Model as Model
+    from fm.reading.read import read as read
+    from fm.recommending.folding import Folded as Folded
+    from fm.recommending.recommendations import Recommendations as Recommendations
+    from fm.recommending.recommender import Recommender as Recommender
+    from fm.recommending.vectors import export_vectors as export_vectors
+    from fm.training.fit import fit as fit
+    from fm.training.loop import Epoch as Epoch
 
-_HOME = {
-    "ConfigError": "errors",
-    "DataError": "errors",
-    "DivergenceError": "errors",
-    "FMError": "errors",
-    "ModelFileError": "errors",
-    "UnsupportedFormatError": "errors",
-    "TrainConfig": "config",
-    "Dataset": "data.dataset",
-    "Encoder": "encoding.encoder",
-    "read": "reading.read",
-    "Model": "model.model",
-    "load": "model.load",
-    "fit": "training.fit",
-    "FMClassifier": "estimators",
-    "FMRanker": "estimators",
-    "FMRegressor": "estimators",
+# No name is that of a module here: "import fm.evaluate" would replace it.
+_NAMES_IN = {
+    # data
+    "reading.read": ["read"],
+    "data.dataset": ["Dataset"],
+    "encoding.encoder": ["Encoder"],
+    "catalogue.catalogue": ["Catalogue"],
+    "datasets.survey": ["load_survey"],
+    # training
+    "config": ["TrainConfig"],
+    "training.fit": ["fit"],
+    "training.loop": ["Epoch"],
+    "model.model": ["Model"],
+    "model.load": ["load"],
+    "estimators": ["FMRegressor", "FMClassifier", "FMRanker"],
+    # recommending
+    "recommending.recommender": ["Recommender"],
+    "recommending.recommendations": ["Recommendations"],
+    "recommending.folding": ["Folded"],
+    "recommending.vectors": ["export_vectors"],
+    # explaining
+    "explaining.terms": ["Explanation"],
+    "explaining.interactions": ["Interaction", "FieldInteractions", "field_interactions"],
+    # evaluating
+    "evaluating.predictions": ["evaluate_predictions"],
+    "evaluating.rankings": ["evaluate_ranking"],
+    "evaluating.splits": ["split_by_user", "split_by_time", "split_leave_one_out"],
+    # errors
+    "errors": [
+        "FMError",
+        "ConfigError",
+        "DataError",
+        "DivergenceError",
+        "ModelFileError",
+        "UnsupportedFormatError",
+    ],
 }
+_HOME = {name: home for home, names in _NAMES_IN.items() for name in names}
 
-__all__ = [
-    "ConfigError",
-    "DataError",
-    "Dataset",
-    "DivergenceError",
-    "Encoder",
-    "FMClassifier",
-    "FMError",
-    "FMRanker",
-    "FMRegressor",
-    "Model",
-    "ModelFileError",
-    "TrainConfig",
-    "UnsupportedFormatError",
-    "__version__",
-    "fit",
-    "load",
-    "read",
-]
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -6,136 +6,24 @@ Factorization Machines algorithm wherever it has one; the rest are ours.
 
 Decided here: what may be set. Not decided here: what "not set" means for each optimizer
 (``fm.recipes``), what depends on the task (``fm.tasks``), what an optimizer does with a value
-(``fm.kernels.optimizers``).
+(``fm.kernels.optimizers``), how a value is read (``fm.parameter``).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fm.errors import ConfigError
+from fm.parameter import HUGE, NOT_SET, Parameter, bare
 from fm.recipes import OPTIMIZERS, RANKING_LOSSES, Optimizer
 from fm.tasks import REGRESSOR, TASKS, Task
-
-_HUGE = 1e30  # the bound of numbers without another: float32 ends at 3e38
 
 _L1 = ("linear_l1", "factors_l1")
 _TASK_OF_METRIC = {metric: task.name for task in TASKS.values() for metric in task.watched}
 INIT_METHODS = ("normal", "uniform", "constant")
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """What is known of one hyperparameter (made from the fields of TrainConfig)."""
-
-    name: str
-    kind: type
-    default: Any
-    help: str
-    group: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    optional: bool = False  # None is a value: "let the optimizer's recipe decide" or "off"
-
-    @property
-    def range_text(self) -> str:
-        """The allowed values in words, for messages and help texts."""
-        if self.choices:
-            return "one of " + ", ".join(self.choices)
-        if self.kind is bool:
-            return "true or false"
-        noun = "an integer" if self.kind is int else "a number" if self.kind is float else "a text"
-        if self.low is not None and self.high is not None and self.high < _HUGE:
-            return f"{noun} from {_plain(self.low)} to {_plain(self.high)}"
-        return f"{noun} >= {self.low:g}" if self.low is not None and self.low > -_HUGE else noun
-
-    def parse(self, value: Any) -> Any:
-        """Return `value` as this parameter's type; accept the strings every SageMaker SDK sends.
-
-        Raises
-        ------
-        ConfigError
-            If the value is not of the type or outside the range.
-        """
-        found = value
-        if isinstance(value, str):
-            value = _bare(value)
-            if value in _NOT_SET:
-                value = None
-        if value is None:
-            if self.optional:
-                return None
-            raise self._wrong(found)
-        try:
-            value = _CONVERT[self.kind](value)
-        except (TypeError, ValueError, OverflowError) as err:
-            raise self._wrong(found) from err
-        if self.choices and value not in self.choices:
-            raise self._wrong(found)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise self._wrong(found)
-        if self.low is not None and value < self.low or self.high is not None and value > self.high:
-            raise self._wrong(found)
-        return value
-
-    def _wrong(self, found: Any) -> ConfigError:
-        return ConfigError(f"{self.name}: expected {self.range_text}, found {found!r}")
-
-
-_NOT_SET = ("", "None", "null")  # what SDKs make of None
-
-
-def _bare(text: str) -> str:
-    """Return text without blanks around it and without one pair of JSON's quotes."""
-    text = text.strip()
-    if len(text) >= 2 and text[0] == text[-1] == '"':
-        text = text[1:-1].strip()
-    return text
-
-
-def _plain(number: float) -> str:
-    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
-
-
-def _to_bool(value: Any) -> bool:
-    if isinstance(value, str):
-        value = {"true": True, "1": True, "false": False, "0": False}.get(value.lower(), value)
-    if value not in (True, False):
-        raise ValueError(value)
-    return bool(value)
-
-
-def _to_int(value: Any) -> int:
-    if isinstance(value, bool):
-        raise ValueError(value)
-    if isinstance(value, str):
-        try:
-            return int(value)
-        except ValueError:
-            value = float(value)
-    if int(value) != value:
-        raise ValueError(value)
-    return int(value)
-
-
-def _to_float(value: Any) -> float:
-    if isinstance(value, bool):
-        raise ValueError(value)
-    return float(value)
-
-
-def _to_str(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(value)
-    return value
-
-
-_CONVERT = {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str}
 
 
 def _p(
@@ -170,15 +58,15 @@ def _listed(optimizers: Mapping[str, Optimizer]) -> str:
 
 
 def _rate(text: str) -> Any:
-    return _p(None, text, "learning rates", kind=float, low=0, high=_HUGE)
+    return _p(None, text, "learning rates", kind=float, low=0, high=HUGE)
 
 
 def _decay(text: str) -> Any:
-    return _p(None, text, "regularisation", kind=float, low=0, high=_HUGE)
+    return _p(None, text, "regularisation", kind=float, low=0, high=HUGE)
 
 
 def _init(text: str, low: float = 0) -> Any:
-    return _p(None, text, "initial values", kind=float, low=low, high=_HUGE)
+    return _p(None, text, "initial values", kind=float, low=low, high=HUGE)
 
 
 @dataclass(frozen=True)
@@ -246,23 +134,23 @@ class TrainConfig:
     )
     shuffle: bool | None = _p(
         None,
-        "visit the rows in a new random order each epoch (optimizer=sagemaker: not, unless asked)",
+        "visit the rows in a new random order each epoch (optimizer=sagemaker: only if set)",
         "training",
         kind=bool,
     )
     scale_target: bool | None = _p(
         None,
         "regression: train on (y - mean) / std and undo it in the model, so that the learning "
-        "rates suit any unit (optimizer=sagemaker: not, unless asked)",
+        "rates suit any unit (optimizer=sagemaker: only if set)",
         "training",
         kind=bool,
     )
     validation_fraction: float | None = _p(
         None,
-        "part of the training rows held out for early stopping when no validation data is given; "
-        "0: none (not set: 0.1 from 1,000 rows on, else 0; none without early stopping, and for "
-        "optimizer=sagemaker). ranker: part of the users of whom one row is held out (not set: all "
-        "who have two, up to some thousands)",
+        "part of the training rows held out for early stopping if there are no validation data; "
+        "0: none. Not set: 0.1 from 1,000 rows on, else 0; 0 without early stopping and for "
+        "optimizer=sagemaker. ranker: part of the users, each with one row held out; not set: all "
+        "users with two rows or more, up to some thousands",
         "training",
         kind=float,
         low=0,
@@ -278,29 +166,29 @@ class TrainConfig:
     refit: bool | None = _p(
         None,
         "after early stopping on held-out rows, train again on all rows for the best number of "
-        "epochs (not set: up to a million rows)",
+        "epochs (not set: if there are at most a million rows)",
         "training",
         kind=bool,
     )
     metric: str = _p(
         "auto",
-        "what early stopping watches on the validation data; auto: rmse, log_loss, or (ranker) "
-        "ndcg, which like hit_rate is that of the first 10 items",
+        "what early stopping watches on the validation data; auto: rmse, log_loss, or for a ranker "
+        "ndcg. ndcg and hit_rate look at the first 10 items",
         "training",
         choices=("auto", *(metric for task in TASKS.values() for metric in task.watched)),
     )
 
     ranking_loss: str = _p(
         "logistic",
-        "ranker: log loss of rows and drawn negatives, or a loss of pairs of both: bpr, or warp, "
-        "which looks for negatives that score too high",
+        "ranker: logistic, the log loss of rows and drawn negatives; or a loss of pairs of a row "
+        "and a negative: bpr, or warp, which looks for negatives that score too high",
         "ranking",
         choices=tuple(RANKING_LOSSES),
     )
     num_negatives: int | None = _p(
         None,
-        "ranker: negatives drawn for each row and epoch (warp: so many are tried at most); not "
-        "set: as many as suit the loss",
+        "ranker: negatives drawn for each row in each epoch (warp: the most that are tried); not "
+        "set: a number that suits the loss",
         "ranking",
         kind=int,
         low=1,
@@ -308,8 +196,8 @@ class TrainConfig:
     )
     negative_sampling: str = _p(
         "uniform",
-        "ranker: how negatives are drawn, each item alike or by its number of rows to the power of "
-        "3/4; what a row's user is known to have met is none",
+        "ranker: how negatives are drawn: all items alike, or in proportion to their rows to the "
+        "power of 3/4. Items that the user of a row has met are never drawn",
         "ranking",
         choices=("uniform", "popularity"),
     )
@@ -317,12 +205,12 @@ class TrainConfig:
     bias_lr: float | None = _rate("learning rate of w0")
     linear_lr: float | None = _rate("learning rate of w")
     factors_lr: float | None = _rate(
-        "learning rate of V (not set, optimizer=sgd: each rate that is not set is divided by half "
-        "the mean squared norm of the rows where that exceeds 1: long rows must not overshoot)"
+        "learning rate of V (optimizer=sgd: rates that are not set are divided by half the mean "
+        "squared norm of the rows if that is above 1, so that long rows do not overshoot)"
     )
     lr_decay: float | None = _p(
         None,
-        "the learning rates of epoch e (from 0) are divided by 1 + lr_decay * e",
+        "the learning rates of epoch e (1, 2, ...) are divided by 1 + lr_decay * (e - 1)",
         "learning rates",
         kind=float,
         low=0,
@@ -364,26 +252,20 @@ class TrainConfig:
     )
     bias_init_scale: float | None = _init("w0, uniform: half-width of the range")
     bias_init_sigma: float | None = _init("w0, normal: standard deviation")
-    bias_init_value: float | None = _init("w0, constant: the value", low=-_HUGE)
+    bias_init_value: float | None = _init("w0, constant: the value", low=-HUGE)
     linear_init_method: str = _p("normal", "start of w", "initial values", choices=INIT_METHODS)
     linear_init_scale: float | None = _init("w, uniform: half-width of the range")
     linear_init_sigma: float | None = _init("w, normal: standard deviation")
-    linear_init_value: float | None = _init("w, constant: the value", low=-_HUGE)
+    linear_init_value: float | None = _init("w, constant: the value", low=-HUGE)
     factors_init_method: str = _p("normal", "start of V", "initial values", choices=INIT_METHODS)
     factors_init_scale: float | None = _init("V, uniform: half-width of the range")
     factors_init_sigma: float | None = _init("V, normal: standard deviation")
-    factors_init_value: float | None = _init("V, constant: the value", low=-_HUGE)
+    factors_init_value: float | None = _init("V, constant: the value", low=-HUGE)
 
     pad_last_batch: bool = _p(
         True,
         "sagemaker: fill a short last batch with empty rows of label 0, as the built-in does",
         "compatibility",
-    )
-    batch_metrics_publish_interval: int = _p(
-        500,
-        "sagemaker: batches between two lines of batch metrics in the log",
-        "compatibility",
-        low=1,
     )
 
     def __post_init__(self) -> None:
@@ -428,8 +310,8 @@ class TrainConfig:
             ):  # fmt: skip
                 if (value := getattr(self, name)) != off:
                     problems.append(
-                        f"{name}: expected nothing {because}, found {value!r}; use "
-                        "predictor_type=ranker"
+                        f"{name}: expected nothing {because}, found {value!r}; set "
+                        "predictor_type to ranker"
                     )
         return problems
 
@@ -441,7 +323,7 @@ class TrainConfig:
                 if value := getattr(self, name):
                     problems.append(
                         f"{name}: expected 0 because optimizer is {self.used_optimizer}, found "
-                        f"{value:g}; use optimizer=ftrl for exact zeros"
+                        f"{value:g}; set optimizer to ftrl for exact zeros"
                     )
         fit = [name for name, entry in OPTIMIZERS.items() if self.recipe in entry.recipes]
         if self.used_optimizer not in fit:
@@ -464,7 +346,7 @@ class TrainConfig:
     @property
     def recipe(self) -> str:
         """Which of an optimizer's recipes fills in what is not set."""
-        return self.ranking_loss if self.task.ranks else self.task.name
+        return self.ranking_loss if self.task.ranks else self.task.like or self.task.name
 
     @property
     def watched_metric(self) -> str:
@@ -494,61 +376,50 @@ class TrainConfig:
     def from_strings(cls, values: Mapping[str, Any]) -> TrainConfig:
         """Make a config of strings, as a SageMaker training job or a command line hands them over.
 
-        The names the built-in algorithm accepts without documenting them are accepted too:
-        ``_learning_rate`` and ``_wd`` multiply the learning rates and the weight decay, the
-        others (:data:`IGNORED`) change nothing here. So are names that start with ``sagemaker_``.
+        Names that the built-in algorithm accepts without documenting them are accepted too:
+        ``_learning_rate`` and ``_wd`` multiply the learning rates and the weight decay; the
+        others (:data:`IGNORED`) and names that start with ``sagemaker_`` change nothing here.
 
         Raises
         ------
         ConfigError
             One error that names every unknown name and every value that is wrong.
         """
-        known = {parameter.name: parameter for parameter in parameters()}
-        problems, given = [], {}
-        scales = {"_learning_rate": 1.0, "_wd": 1.0}
+        problems: list[str] = []
+        given: dict[str, Any] = {}
+        known = {parameter.name: parameter for parameter in (*_PARAMETERS, *_SCALES)}
         for name, value in values.items():
             if name in IGNORED or name.startswith("sagemaker_"):
                 continue
-            if name in known and isinstance(value, str) and _bare(value) in _NOT_SET:
-                continue
-            parameter = known.get(name)
-            if parameter is None and name in scales:
-                parameter = Parameter(name, float, 1.0, "", "", low=0)
-            if parameter is None:
-                problems.append(f"{name}: unknown hyperparameter{_did_you_mean(name, known)}")
-                continue
-            try:
-                parsed = parameter.parse(value)
-            except ConfigError as err:
-                problems.append(str(err))
-                continue
-            if name in scales:
-                scales[name] = parsed
-            else:
-                given[name] = parsed
+            if name not in known:
+                problems.append(f"{name}: unknown hyperparameter{_did_you_mean(name)}")
+            elif not (isinstance(value, str) and bare(value) in NOT_SET):
+                try:
+                    given[name] = known[name].parse(value)
+                except ConfigError as err:
+                    problems.append(str(err))
+        scales = {scale.name: given.pop(scale.name, scale.default) for scale in _SCALES}
         try:
             config = cls(**given)
         except ConfigError as err:
             problems.append(str(err))
         if problems:
             raise ConfigError("; ".join(problems))
-        for name, suffix in (("_learning_rate", "_lr"), ("_wd", "_wd")):
-            if scales[name] != 1.0:
-                full = config.resolved()
-                config = dataclasses.replace(
-                    config,
-                    **{
-                        part + suffix: getattr(full, part + suffix) * scales[name]
-                        for part in ("bias", "linear", "factors")
-                    },
-                )
-        return config
+        return config._scaled(scales["_learning_rate"], "_lr")._scaled(scales["_wd"], "_wd")
+
+    def _scaled(self, factor: float, suffix: str) -> TrainConfig:
+        """Return a copy in which the numbers of all three parts are multiplied by a factor."""
+        if factor == 1:
+            return self
+        names = [part + suffix for part in ("bias", "linear", "factors")]
+        full = self.resolved()
+        return dataclasses.replace(self, **{name: getattr(full, name) * factor for name in names})
 
 
-def _did_you_mean(name: str, known: Mapping[str, Any]) -> str:
+def _did_you_mean(name: str) -> str:
     import difflib
 
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(name, [parameter.name for parameter in _PARAMETERS], n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
@@ -561,6 +432,8 @@ _PARAMETERS = tuple(
     )
     for f in dataclasses.fields(TrainConfig)
 )
+# Undocumented ones of the built-in, which multiply all learning rates and all weight decay.
+_SCALES = tuple(Parameter(name, float, 1.0, "", "", low=0) for name in ("_learning_rate", "_wd"))
 
 
 def parameters() -> Iterator[Parameter]:
@@ -568,9 +441,11 @@ def parameters() -> Iterator[Parameter]:
     return iter(_PARAMETERS)
 
 
-# Names that the built-in's configuration dump shows and that mean nothing outside MXNet.
+# Hyperparameters of the built-in that no model depends on: one about its log, which the container
+# heeds, and those of MXNet that its configuration dump shows.
 IGNORED = frozenset(
     {
+        "batch_metrics_publish_interval",
         "_data_format", "_kvstore", "_log_level", "_num_gpus", "_num_kv_servers", "_optimizer",
         "_tuning_objective_metric", "_use_full_symbolic",
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import textwrap
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -25,19 +26,23 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from fm.config import Parameter, TrainConfig, parameters
+from fm.catalogue.fields import FIELD_RANGE
+from fm.catalogue.filling import encode_table
+from fm.config import TrainConfig, parameters
 from fm.data.dataset import Dataset
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError
 from fm.measures.losses import sigmoid
+from fm.parameter import Parameter
+from fm.reading.finding_items import catalogue_of, continued
 from fm.reading.options import Option, options
-from fm.reading.read import with_catalogue
 from fm.sparse import checked_csr
 from fm.tasks import CLASSIFIER, RANKER, REGRESSOR
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from fm.catalogue.catalogue import Catalogue
     from fm.model.model import Model
     from fm.training.fit import TrainState
 
@@ -85,7 +90,9 @@ Give it a frame (pandas, polars or Arrow) with other columns too, or any option 
 the columns become features by :class:`fm.Encoder`, as with :func:`fm.read`; the model keeps it.
 Texts, integers and truth values become categories, unless `numeric` names them; floats numbers;
 lists sets of values. Values that were not seen in training are "unknown", not an error. Later
-frames may have their columns in any order, and further ones.
+frames may have their columns in any order, and further ones, and may leave out columns that
+describe a known user or item. ``model_.recommend`` makes lists, if a column is known to hold the
+items (see `item`).
 """
 
 _MERGING = """
@@ -214,7 +221,6 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
         from fm.training.fit import fit
 
         data, validation = self._rows(X, y, weight, fresh, classes=classes, eval_set=eval_set)
-        data = self._with_items(data)
         init = None if fresh else self.model_
         self._state: TrainState | None = None
         return self._keep(fit(data, config, validation=validation, init=init, progress=False))
@@ -228,6 +234,7 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
         data = _without_weightless(self._dataset(X, y, weight, encoder, reset=fresh))
         if self._merges and self._config().resolved().shuffle and data.num_rows <= _SMALL:
             data = _canonical(data)
+        data = self._with_catalogue(data, fresh)
         validation = None
         if eval_set is not None:
             X, y = _the_pair(eval_set)
@@ -235,11 +242,15 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
             validation = self._dataset(X, y, None, encoder, reset=False)
         return data, validation
 
-    def _with_items(self, data: Dataset) -> Dataset:
-        """Return the training rows with what is known of their items and users."""
-        return with_catalogue(
-            data, **{option.name: getattr(self, option.name) for option in _SIDES}
-        )
+    def _with_catalogue(self, data: Dataset, fresh: bool) -> Dataset:
+        """Return data with the items and users there are, and those of the model that goes on."""
+        old = None if fresh else self.model_.catalogue
+        if old is None:
+            sides = {option.name: getattr(self, option.name) for option in _SIDES}
+            return dataclasses.replace(data, catalogue=catalogue_of(data, **sides))
+        if not self.keep_seen:
+            old = dataclasses.replace(old, seen=None)
+        return continued(old, data)
 
     def _keep(self, model: Model) -> Any:
         """Show what was learnt as attributes, and return self."""
@@ -263,7 +274,7 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
         from fm.kernels.scoring import predict_scores
 
         model = self.model_
-        X = self._features(X, model.encoder, reset=False)
+        X = self._features(X, model.encoder, reset=False, catalogue=model.catalogue)
         # One machine code for every batch: a row's score must not depend on the rows beside it.
         scores = predict_scores(X, model.w0, model.w, model.V, onehot=False, entries_per_row=0)
         return np.asarray(scores, dtype=np.float64)
@@ -271,9 +282,10 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
     # -- from X to features ------------------------------------------------------------------------
 
     def _dataset(
-        self, X: Any, y: np.ndarray, weight: Any, encoder: Encoder | None, *, reset: bool
-    ) -> Dataset:
-        features = self._features(X, encoder, reset=reset)
+        self, X: Any, y: np.ndarray, weight: Any, encoder: Encoder | None, *, reset: bool,
+        catalogue: Catalogue | None = None,
+    ) -> Dataset:  # fmt: skip
+        features = self._features(X, encoder, reset=reset, catalogue=catalogue)
         check_consistent_length(features, y)
         if encoder is None:
             names = getattr(self, "feature_names_in_", None)
@@ -283,13 +295,16 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
         }
         return Dataset.from_arrays(features, y, weight, encoder=encoder, **known)
 
-    def _features(self, X: Any, encoder: Encoder | None, *, reset: bool) -> sp.csr_matrix:
+    def _features(
+        self, X: Any, encoder: Encoder | None, *, reset: bool, catalogue: Catalogue | None = None
+    ) -> sp.csr_matrix:
+        """Return X as features; a catalogue fills in columns that rows to predict leave out."""
         if encoder is None:
             X = validate_data(self, X, reset=reset, accept_sparse="csr", dtype=np.float32)
             return checked_csr(X)
         if not _is_frame(X):  # a frame may have its columns in another order, and further ones
             validate_data(self, X, reset=False, skip_check_array=True)
-        return encoder.transform(self._table(X))
+        return encode_table(encoder, catalogue, self._table(X)).X
 
     def _new_encoder(self, X: Any) -> Encoder | None:
         """Return the encoder that X calls for; None where X is taken as numbers."""
@@ -298,10 +313,15 @@ class _FactorizationMachine(BaseEstimator):  # type: ignore[misc]
             np.size(given[name]) if default == () else given[name] != default
             for name, default, *_ in _COLUMNS
         )
+        asked = asked or any(name and not FIELD_RANGE.fullmatch(name) for name in self._sides())
         if not asked and (not _is_frame(X) or _all_floats(X)):
             return None
         validate_data(self, X, reset=True, skip_check_array=True)
         return Encoder.fit(self._table(X), **given)
+
+    def _sides(self) -> Iterator[str]:
+        """Yield what was given as the columns of items and users."""
+        return (name for name in (self.item, self.user) if isinstance(name, str))
 
     def _table(self, X: Any) -> pa.Table:
         """Return X as a table; an array's columns are called as in fit, or else x0, x1, ..."""
@@ -538,25 +558,29 @@ class FMRanker(_FactorizationMachine):
         check_is_fitted(self, "model_")
         from fm.evaluating.rankings import evaluate_ranking
 
-        rows = self._dataset(X, None, None, self.model_.encoder, reset=False)
-        found = evaluate_ranking(self.model_, rows, baselines=False)
+        model = self.model_
+        rows = self._dataset(X, None, None, model.encoder, reset=False, catalogue=model.catalogue)
+        found = evaluate_ranking(model, rows, baselines=False)
         return float(found["metrics"]["model"]["ndcg@10"])
 
     def _target(self, y: Any, name: str, fresh: bool, classes: Any = None) -> Any:
         return None if y is None else super()._target(y, name, fresh)
 
     def _dataset(
-        self, X: Any, y: Any, weight: Any, encoder: Encoder | None, *, reset: bool
-    ) -> Dataset:
+        self, X: Any, y: Any, weight: Any, encoder: Encoder | None, *, reset: bool,
+        catalogue: Catalogue | None = None,
+    ) -> Dataset:  # fmt: skip
         if y is None:
             y = np.ones(np.shape(X)[0], np.float32)
-        return super()._dataset(X, y, weight, encoder, reset=reset)
+        return super()._dataset(X, y, weight, encoder, reset=reset, catalogue=catalogue)
 
-    def _with_items(self, data: Dataset) -> Dataset:
-        data = super()._with_items(data)
+    def _rows(
+        self, X: Any, y: Any, weight: Any, fresh: bool, *, classes: Any = None, eval_set: Any = None
+    ) -> tuple[Dataset, Dataset | None]:
+        data, validation = super()._rows(X, y, weight, fresh, classes=classes, eval_set=eval_set)
         if data.catalogue is None:
             raise ConfigError(f"item: expected the column of the items, found none{_told(data)}")
-        return data
+        return data, validation
 
     def _new_encoder(self, X: Any) -> Encoder | None:
         """Return the encoder; of frames always: in a ranker's numbers are ids."""

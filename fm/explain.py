@@ -3,7 +3,7 @@
 import sys
 
 from fm.cli.explain import main
-from fm.cli.options import run
+from fm.cli.messages import run
 
 if __name__ == "__main__":
     sys.exit(run(main))

@@ -2,7 +2,7 @@
 
 import sys
 
-from fm.cli.options import run
+from fm.cli.messages import run
 from fm.cli.recommend import main
 
 if __name__ == "__main__":

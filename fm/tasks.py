@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fm.errors import Advice, DataError
 from fm.measures.losses import Logistic, Loss, Squared
 from fm.measures.predictions import (
     classification_metrics,
@@ -79,7 +80,14 @@ class Task:
     log : mapping of str to LogName
         The metrics in the log of a training job.
     labels : bool
-        Whether only 0 and 1 are valid targets.
+        Whether targets are labels, 0 and 1.
+    valid : callable, optional
+        Targets -> whether the loss can use each; None: any number will do.
+    expects : str
+        What a valid target is, for messages.
+    like : str
+        The task whose default hyperparameters (``fm.recipes``) hold for this one, too; empty: it
+        has its own.
     has_probabilities : bool
         Whether ``loss.link`` of a score is the probability of label 1.
     scales_target : bool
@@ -102,6 +110,9 @@ class Task:
     training_loss: tuple[str, float]
     log: Mapping[str, LogName] = field(default_factory=dict)
     labels: bool = False
+    valid: Callable[[np.ndarray], np.ndarray] | None = None
+    expects: str = "a number"
+    like: str = ""
     has_probabilities: bool = False
     scales_target: bool = False
     ranks: bool = False
@@ -118,16 +129,17 @@ class Task:
 
     def first_wrong_target(self, y: np.ndarray) -> int | None:
         """Return the position of the first target that the loss cannot use, if any."""
-        if not self.labels:
+        if self.valid is None:
             return None
-        wrong = (y != 0) & (y != 1)
+        wrong = ~self.valid(y)
         return int(np.argmax(wrong)) if wrong.any() else None
 
-    def wrong_target(self, place: str, y: float) -> str:
-        """Return the message about a target that :meth:`first_wrong_target` found at a place."""
-        return (
-            f"{place}: label {y:g}, but a {self.noun} expects 0 or 1; convert the labels or use "
-            f"predictor_type={REGRESSOR}"
+    def wrong_target(self, place: str, y: float) -> DataError:
+        """Return the error for a target that :meth:`first_wrong_target` found at a place."""
+        what = "label" if self.labels else "target"
+        return DataError(
+            f"{place}: {what} {y:g}, but a {self.noun} expects {self.expects}",
+            Advice("convert the labels or use {predictor_type}", predictor_type=REGRESSOR),
         )
 
     def predictions(self, scores: np.ndarray) -> np.ndarray:
@@ -164,6 +176,13 @@ _RANKING_LOG = {
     "hit_rate": LogName("hit_rate_10 <score>", "hit_rate", "validation test"),
 }
 
+
+def _is_label(y: np.ndarray) -> np.ndarray:
+    return np.asarray((y == 0) | (y == 1))
+
+
+_LABELS: dict[str, Any] = {"labels": True, "valid": _is_label, "expects": "0 or 1"}
+
 TASKS = {
     task.name: task
     for task in (
@@ -193,7 +212,7 @@ TASKS = {
             watched={"log_loss": LOWER, "accuracy": HIGHER, "f1": HIGHER, "auc": HIGHER},
             training_loss=("log_loss", 1.0),
             log=_CLASSIFICATION_LOG,
-            labels=True,
+            **_LABELS,
             has_probabilities=True,
         ),
         Task(
@@ -208,7 +227,7 @@ TASKS = {
             watched={"ndcg": HIGHER, "hit_rate": HIGHER},
             training_loss=("log_loss", 1.0),
             log=_RANKING_LOG,
-            labels=True,
+            **_LABELS,
             ranks=True,
             # A ranker's rows of context and negatives have features as common as the hour and as
             # rare as an app: rates of their own serve them better (frappe: NDCG at 10 of 0.34

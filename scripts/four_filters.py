@@ -337,7 +337,7 @@ def measured(
     ranking = dataclasses.replace(config, predictor_type="ranker")
     _, ranker = trained(columns, rows, ranking, films)
     users = table["user"].take(pa.array(split.last)).to_pylist()
-    best = ranker.recommend(users, 10, exclude=rated_besides(table, split)).ids()
+    best = ranker.recommend(users, 10, exclude=rated_besides(table, split)).ids
     figures = ncf.at_10(last_ranks(best, table, split))
     return Line(name, *errors, *figures, time.perf_counter() - begun), ranker
 
@@ -448,7 +448,7 @@ def print_recommendations(rankers: Mapping[str, Any], data: MovieLens, user: str
     print("of the others, these come first:")
     print_lists(
         {
-            name: ranker.recommend(user, TOP, exclude=list(rated)).ids()[0]
+            name: ranker.recommend(user, TOP, exclude=list(rated)).ids
             for name, ranker in rankers.items()
         },
         titles,
@@ -457,7 +457,7 @@ def print_recommendations(rankers: Mapping[str, Any], data: MovieLens, user: str
     lists = {}
     for name, ranker in rankers.items():
         told = {column: value for column, value in FORM.items() if column in KINDS[name]}
-        lists[name] = ranker.recommend(told, TOP).ids()[0]
+        lists[name] = ranker.recommend(told, TOP).ids
     print_lists(lists, titles)
 
 

@@ -523,14 +523,14 @@ def recommend_locally(model: Model, data: MovieLens, user: int, top: int) -> Non
         print("\nthe model file recommends nothing: it was trained without the hyperparameter item")
         return
     candidates = [str(first + film) for film in unseen(data, user).tolist()]
-    best = model.recommend(str(user), top, exclude=None, candidates=candidates).ids()[0]
+    best = model.recommend(str(user), top, exclude=None, candidates=candidates).ids
     mine = (data.train.user == user) & (liked(data.train) == 1)
     favourites = {str(first + film) for film in data.train.film[mine].tolist()}
     print("\nthe same by the model file, without the endpoint, and why (log-odds):")
     for place, feature in enumerate(best, 1):
         found = model.explain(([user, int(feature)], None))
         (_, person), (_, film) = found.linear
-        together = found.total - found.bias - person - film
+        together = found.score - found.bias - person - film
         print(f"  {place:2}. {data.titles[int(feature) - first]}")
         print(
             f"      {found.probability:.3f}: the person {found.bias + person:+.2f}, the film "

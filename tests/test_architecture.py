@@ -20,7 +20,7 @@ ROOT = Path(fm.__file__).parents[1]
 ROOMS = [
     ["fm.errors", "fm.version"],
     ["fm.sparse"],
-    ["fm.measures", "fm.recipes"],
+    ["fm.parameter", "fm.recipes", "fm.measures"],
     ["fm.tasks", "fm.kernels"],
     ["fm.config"],
     ["fm.formats"],

@@ -26,7 +26,7 @@ from pyarrow import parquet
 
 import fm
 import fm.cli.main
-from fm.cli.options import EXIT_WRONG
+from fm.cli.messages import EXIT_WRONG
 from fm.errors import FMError
 from fm.formats.recordio import write_numpy_to_dense_tensor
 
@@ -193,7 +193,7 @@ TABLES = [
     Bad("a weight that is not there", None, "train good.csv --weight w",
         r"good\.csv: there is no column 'w'; the columns are"),
     Bad("no column looks like a target", text("b.csv", "a,b\nx,1\n"), "train b.csv",
-        r"b\.csv: no column is called rating, label, .*--target; the columns are a, b"),
+        r"b\.csv: no column is called rating, label, .*; the columns are a, b; .* --target$"),
     Bad("a target of words", None, "train good.csv --target film",
         r"good\.csv row 1, column 'film': expected a number, found 'f\d'"),
     Bad("a missing target", text("b.csv", "a,rating\nx,1\ny,\n"), "train b.csv",
@@ -230,7 +230,7 @@ TABLES = [
     Bad("too few --names", None, "train good.csv --names a,b",
         r"good\.csv: header names 2 columns, but the first row has 4 cells"),
     Bad("--names and --header", None, "train good.csv --names a,b,c,d --header",
-        r"--names: expected a table without a header, found --header too"),
+        r"names: expected a table without a header; give --names or --header, not both"),
     Bad("one column of two kinds", None, "train good.csv --categorical user --numeric user",
         r"numeric: column 'user' is also named as categorical"),
     Bad("a column the model needs", text("b.csv", "user,age\nu1,3\n"),
@@ -463,8 +463,8 @@ PYTHON = [
     Bad("a word for a number", None, lambda: fm.load("table.safetensors").predict([{"age": "x"}]),
         r"row 1, column 'age': expected a .*number.*, found 'x'"),
     Bad("probabilities of a regressor", None,
-        lambda: fm.load("table.safetensors").predict_proba("good.csv"),
-        r"predict_proba: the model is a regressor and has no probabilities"),
+        lambda: fm.load("table.safetensors").probabilities("good.csv"),
+        r"probabilities: the model is a regressor and has none"),
 ]  # fmt: skip
 
 TABLE = [*ROWS_OF_FEATURES, *TABLES, *FILES, *MODELS, *HYPERPARAMETERS, *PLACES, *PYTHON]

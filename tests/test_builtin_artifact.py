@@ -444,3 +444,84 @@ def test_a_ranker_is_nothing_that_the_algorithm_knows(tmp_path):
     with pytest.raises(ConfigError, match="expected regressor or binary_classifier, as the built-"):
         write_artifact(model, tmp_path / "model_algo-1")
     assert not list(tmp_path.iterdir())
+
+
+# -- recommending ----------------------------------------------------------------------------------
+
+
+def test_an_artefact_recommends_once_its_items_are_named(tmp_path, monkeypatch, capsys, model):
+    """Features 0 and 1 are users, 2 to 4 items, with titles."""
+    import fm.cli.main
+    from fm.serving.application import create_app
+
+    monkeypatch.chdir(tmp_path)
+    write_artifact(model, "model.tar.gz")
+
+    def lines(*argv):
+        assert fm.cli.main.main(list(argv)) == 0
+        return capsys.readouterr().out.splitlines()
+
+    scores = model.scores(np.eye(N, dtype=np.float32)[[1, 1, 1]] + np.eye(N, dtype=np.float32)[2:])
+    best = [str(2 + i) for i in np.argsort(-scores)]
+    named = load("model.tar.gz").with_catalogue(item="2:5", user="0:2")
+    assert named.recommend(1).ids == named.recommend("1").ids == best
+    np.testing.assert_allclose(named.recommend(1).scores, np.sort(scores)[::-1], rtol=1e-5)
+
+    asked = ["--user", "1", "-o", "l.csv"]
+    lines("recommend", "model.tar.gz", "--item-column", "2:5", "--user-column", "0:2", *asked)
+    found = (tmp_path / "l.csv").read_text()
+    assert [row.split(",")[2].strip('"') for row in found.splitlines()[1:]] == best
+    lines("convert", "model.tar.gz", "m.safetensors", "--item", "2:5", "--user", "0:2")
+    lines("recommend", "m.safetensors", *asked)
+    assert (tmp_path / "l.csv").read_text() == found
+    (tmp_path / "titles.csv").write_text("item,title\n2,two\n3,three\n4,four\n")
+    shown = lines("recommend", "m.safetensors", "--user", "1", "--titles", "titles.csv", "-k", "1")
+    assert {"2": "two", "3": "three", "4": "four"}[best[0]] in shown[-1]
+    wish = {"data": {"features": {"keys": [1], "values": [1]}}, "k": 3}
+    answer = create_app(load("m.safetensors")).test_client().post("/invocations", json=wish)
+    assert [one["item"] for one in answer.json["predictions"][0]["items"]] == best
+
+
+def test_the_rows_it_was_trained_on_tell_who_met_what(tmp_path, model):
+    write_artifact(model, tmp_path / "model.tar.gz")
+    X = np.zeros((2, N), np.float32)
+    X[[0, 0, 1, 1], [1, 2, 0, 4]] = 1  # user 1 met item 2, and user 0 item 4
+    named = load(tmp_path / "model.tar.gz").with_catalogue(item="2:5", user="0:2", rows=X)
+    assert set(named.recommend(1).ids) == {"3", "4"} and set(named.recommend(0).ids) == {"2", "3"}
+    assert set(named.recommend(1, exclude=None).ids) == {"2", "3", "4"}
+    named.save(tmp_path / "m")
+    assert load(tmp_path / "m").recommend([0, 1]).ids == named.recommend([0, 1]).ids
+
+
+def test_items_that_cannot_be_named(tmp_path, monkeypatch, capsys, model):
+    import fm.cli.main
+
+    monkeypatch.chdir(tmp_path)
+    write_artifact(model, "model.tar.gz")
+    for wrong in ("2:9", "4:2", "song"):
+        with pytest.raises(ConfigError, match=f"item: expected .*found '{wrong}'"):
+            load("model.tar.gz").with_catalogue(item=wrong)
+    with pytest.raises(ConfigError, match="item: expected the column of the items, or a range"):
+        load("model.tar.gz").with_catalogue()
+
+    def fails(message, *argv):
+        assert fm.cli.main.main(list(argv)) == 2
+        assert message in capsys.readouterr().err
+
+    fails("--user: expected --item too", "convert", "model.tar.gz", "m", "--to", "safetensors",
+          "--user", "0:2")  # fmt: skip
+    again = ["convert", "model.tar.gz", "again.tar.gz", "--item", "2:5"]
+    fails("--item: does not apply, because a model is converted as it is", *again)
+    load("model.tar.gz").with_catalogue(item="2:5").save("m.safetensors")
+    fails("m.safetensors knows its items (2:5)", "convert", "m.safetensors", "n.safetensors",
+          "--item", "2:5")  # fmt: skip
+
+
+def test_the_real_artefact_recommends(shared_data):
+    model = load(shared_data / "sagemaker-builtin-fm" / "model.tar.gz")
+    named = model.with_catalogue(item="943:2625", user="0:943")
+    best = named.recommend(41, 5)
+    rows = np.zeros((5, 2625), np.float32)
+    rows[np.arange(5), [int(item) for item in best.ids]] = rows[:, 41] = 1
+    np.testing.assert_allclose(best.scores, model.scores(rows), rtol=1e-4)
+    assert (np.diff(best.scores) <= 0).all()

@@ -126,8 +126,8 @@ def test_the_name_of_a_column_may_hold_anything():
     data = {"a=b": ["u=1", "u2", "u2"], "=": ["x=", "=y", "x="], "rating": [1, 2, 3]}
     model = fit(read(data, user="a=b", item="="), TrainConfig(num_factors=2, epochs=2))
     assert list(model.catalogue.item_ids) == ["x=", "=y"]
-    assert [ids for ids, _ in model.recommender.recommend_all(2)][0] == ["u2", "u=1"]
-    assert model.recommend("u=1", 2).ids() == [["=y"]]
+    assert next(model.recommender.recommend_all(2)).contexts == ["u2", "u=1"]
+    assert model.recommend("u=1", 2).ids == ["=y"]
 
 
 def test_without_a_column_of_items_there_is_none():
@@ -416,7 +416,7 @@ def test_a_model_of_more_features_than_the_data_recommends_too():
     data = read((np.eye(6)[:5], np.ones(5)), user="0:3", item="3:6")
     model = fit(data, TrainConfig(num_factors=2, feature_dim=9, epochs=1))
     assert model.catalogue.items.shape == (3, 9)
-    assert len(model.recommend(1, exclude=None).ids()[0]) == 3
+    assert len(model.recommend(1, exclude=None).ids) == 3
 
 
 def test_the_columns_of_a_user_need_not_be_said():

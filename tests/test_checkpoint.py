@@ -55,7 +55,7 @@ def filled(optimizer="adagrad"):
 
 def saved(path, optimizer="adagrad", best=True):
     solver = filled(optimizer)
-    run = Run(2, [{"epoch": 0, "loss": 0.5}, {"epoch": 1, "loss": 0.25}])
+    run = Run(2, [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}])
     if best:
         run.best_epoch, run.best_value = 1, 0.1
         solver.keep()
@@ -98,7 +98,7 @@ def test_a_checkpoint_is_a_safetensors_file(tmp_path):
 def test_figures_that_are_not_numbers_survive(tmp_path):
     """The AUC of one label is NaN, which JSON does not know."""
     solver = filled()
-    run = Run(1, [{"epoch": 0, "loss": 0.5, "auc": float("nan")}], 0)
+    run = Run(1, [{"epoch": 1, "loss": 0.5, "auc": float("nan")}], 0)
     file_of(tmp_path / "state", solver.config).save(solver, run)
     _, again = load(tmp_path / "state", solver.config)
     np.testing.assert_equal(again.history, run.history)

@@ -1,16 +1,22 @@
 """The command lines: what they write, how they complain, and how they end."""
 
+import ast
 import dataclasses
 import fcntl
 import gzip
 import io
 import json
+import logging
 import os
+import pickle
+import re
 import signal
 import subprocess
 import sys
 import termios
 import time
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,18 +27,12 @@ import fm.cli.convert
 import fm.cli.evaluate
 import fm.cli.main
 import fm.cli.predict
-from fm.cli.options import (
-    EXIT_CLOSED_PIPE,
-    Parser,
-    add_data_options,
-    command,
-    data_options,
-    run,
-)
+from fm.cli.messages import EXIT_CLOSED_PIPE, as_option, run
+from fm.cli.options import Parser, add_data_options, command, data_options
 from fm.config import TrainConfig
 from fm.encoding.columns import Categorical, Numeric, Vocabulary
 from fm.encoding.encoder import Encoder
-from fm.errors import ConfigError, DataError
+from fm.errors import Advice, ConfigError, DataError, FMWarning
 from fm.evaluating.rankings import evaluate_ranking
 from fm.formats import recordio, svmlight
 from fm.model.builtin import write_artifact
@@ -173,14 +173,14 @@ def test_predictions_on_standard_output(capsys, files, task):
         assert start("predict", files / model, files / "t.csv") == 0
         found = [float(line) for line in capsys.readouterr().out.splitlines()]
         np.testing.assert_allclose(found, link(task, expected_scores(task)), rtol=1e-5)
-    assert start("predict", files / "s.safetensors", files / "t.libsvm", "--raw") == 0
+    assert start("predict", files / "s.safetensors", files / "t.libsvm", "--score") == 0
     assert [float(line) for line in capsys.readouterr().out.split()] == SPARSE_SCORES
 
 
 def test_the_first_feature_of_libsvm(files, capsys):
     """A file without the first feature is ambiguous; --zero-based says what is meant."""
     (files / "x.libsvm").write_text("0 1:1 2:1\n")
-    argv = ["predict", files / "s.safetensors", files / "x.libsvm", "--raw"]
+    argv = ["predict", files / "s.safetensors", files / "x.libsvm", "--score"]
     for flags, score in ((["--zero-based"], 0.5 - 1 + 2 + 6), ([], 0.5 + 0 + 2)):
         assert start(*argv, *flags) == 0
         assert float(capsys.readouterr().out) == score
@@ -214,7 +214,7 @@ def read_output(path):
 @pytest.mark.parametrize("append", [False, True])
 def test_output_formats(capsys, files, task, name, append):
     flags = ["--append"] if append else []
-    flags += ["--proba", "--label", "--raw"] if task == CLASSIFIER else []
+    flags += ["--probability", "--label", "--score"] if task == CLASSIFIER else []
     assert (
         start("predict", files / "m.safetensors", files / "t.csv", "-o", files / name, *flags) == 0
     )
@@ -315,7 +315,13 @@ def test_predict_complains(files, task, fails):
     fails("invalid choice: 'xls'", "predict", model, table, "--format", "xls")
     fails("unrecognized arguments: --targe", "predict", model, table, "--targe", "x")
     if task == REGRESSOR:
-        fails("is a regressor; leave them out", "predict", model, table, "--proba")
+        fails(
+            "is a regressor, not a classifier; leave them out",
+            "predict",
+            model,
+            table,
+            "--probability",
+        )
     (files / "bad.csv").write_text("user,age\nann,3\n")
     fails(r"bad\.csv.*there is no column 'film'", "predict", model, files / "bad.csv")
     (files / "x.libsvm").write_text("1 1:1\n1 9:1\n")
@@ -456,7 +462,7 @@ def test_evaluate_a_ranking_of_named_columns(ranking, capsys):
     assert start(*argv, "--item", "film", "--user", "user") == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found["metrics"]) == ["model"] and found["items"] == 3 and found["contexts"] == 4
-    assert found["notes"][-1].endswith("the model remembers no training pairs")
+    assert found["notes"][-1].endswith("the model has no training pairs")
     # another column than the model's own
     assert start("evaluate", ranking / "m.safetensors", *argv[2:], "--item", "user") == 2
     assert "user, item: expected two columns, found user" in capsys.readouterr().err
@@ -620,7 +626,7 @@ def test_convert_complains(files, fails):
           "--save-encoder", files / "e.json")  # fmt: skip
     assert not (files / "e.json").exists() and not (files / "n.safetensors").exists()
     fails("--item: does not apply", "convert", table, files / "x.libsvm", "--item", "film")
-    fails("--feature-dim: does not apply to a table", "convert", table, files / "x.libsvm",
+    fails("to a table; leave out --feature-dim", "convert", table, files / "x.libsvm",
           "--feature-dim", "9")  # fmt: skip
     fails("the model has no encoder", "convert", table, files / "x.libsvm", "--encoder",
           files / "s.safetensors")  # fmt: skip
@@ -666,9 +672,9 @@ def test_data_options_are_keywords_of_read():
     from fm.reading.read import read
 
     assert found.keys() <= inspect.signature(read).parameters.keys()
-    with pytest.raises(ConfigError, match="--names: .*found --header too"):
+    with pytest.raises(ConfigError, match="names: expected a table without a header; give names"):
         options("--names", "a", "--header")
-    with pytest.raises(ConfigError, match="--separator: .*found neither"):
+    with pytest.raises(ConfigError, match="separator: .*; name them with multi=... or history"):
         options("--separator", "/", "--categorical", "a")
 
 
@@ -681,29 +687,60 @@ def test_help_names_the_columns_that_are_targets_by_default(capsys):
     assert f"not given: {', '.join(others)} or {last}" in text
 
 
-@pytest.mark.parametrize(
-    ("said", "shown"),
-    [
-        ("say which is the target with target=; x", "say which is the target with --target; x"),
-        ("x, say target= to choose", "x, say --target to choose"),
-        ("x; leave it out with ignore=['a b'], or", "x; leave it out with --ignore 'a b', or"),
-        ("with categorical=[...] and numeric=[...]", "with --categorical ... and --numeric ..."),
-        ("pass header=True or header=False", "pass --header or --no-header"),
-        ("num_features: is too small", "--feature-dim: is too small"),
-        ("x is outside; raise num_features or", "x is outside; raise --feature-dim or"),
-        ("x (standardize=True) or divide it", "x (--standardize) or divide it"),
-        ("name its column with target=...", "name its column with --target ..."),
-        ("use predictor_type=regressor", "use --predictor-type regressor"),
-        ("cause: weight=3 is not scaled", "cause: weight=3 is not scaled"),
-        ("say encoding='latin-1'", "say encoding='latin-1'"),  # is no option
-    ],
-)
-def test_advice_in_messages_names_options(capsys, said, shown):
+ADVICE = [
+    (Advice("name its column with {target}", target=...), "name its column with --target"),
+    (Advice("leave out {ignore}, or", ignore=["a b"]), "leave out --ignore 'a b', or"),
+    (Advice("pass {header}", header=False), "pass --no-header"),
+    (Advice("say with {header} whether", header=...), "say with --header or --no-header whether"),
+    (Advice("give {num_features}", num_features=9), "give --feature-dim 9"),
+    (Advice("use {task} or", task="a_b"), "use --task a_b or"),
+    (Advice("weight=3 is not {scaled}", scaled=True), "weight=3 is not --scaled"),
+]
+
+
+@pytest.mark.parametrize(("advice", "shown"), ADVICE)
+def test_advice_in_messages_names_options(capsys, advice, shown):
     def main(argv):
-        raise DataError(said)
+        log = logging.getLogger("fm")
+        log.warning("%s: %s", "a.csv", advice)
+        log.warning("100%")
+        log.warning("%(a)s", {"a": 1})
+        warnings.warn(FMWarning("b.csv", advice), stacklevel=1)
+        raise DataError("c.csv {as it is}", advice)
 
     assert run(main) == 2
-    assert capsys.readouterr().err == f"fm: error: {shown}\n"
+    assert capsys.readouterr().err == (
+        f"fm: warning: a.csv: {shown}\nfm: warning: 100%\nfm: warning: 1\n"
+        f"fm: warning: b.csv; {shown}\nfm: error: c.csv {{as it is}}; {shown}\n"
+    )
+
+
+def test_errors_with_advice_survive_a_process_border():
+    error = pickle.loads(pickle.dumps(DataError("x", Advice("pass {header}", header=True))))
+    assert str(error) == "x; pass header=True" and str(DataError("y")) == "y"
+
+
+def test_advice_names_arguments_that_are_options(capsys):
+    """Each name in braces has a value, and is an option of fm train or fm evaluate."""
+    known = ""
+    for verb in ("train", "evaluate"):
+        assert start(verb, "--help") == 0
+        known += capsys.readouterr().out
+    words = set(re.split(r"[\s,]+", known))
+    found = 0
+    for path in Path(fm.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Advice":
+                if not isinstance(node.args[0], ast.Constant):
+                    assert path.name == "read.py", path  # braces in data would be names
+                    continue
+                text = node.args[0].value
+                given = {keyword.arg for keyword in node.keywords}
+                assert given == set(re.findall(r"{(.*?)}", text)), path
+                for name in given:
+                    assert as_option(name, ...).split()[0] in words, (path, name)
+                found += bool(given)
+    assert found > 10
 
 
 @pytest.mark.parametrize(

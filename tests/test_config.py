@@ -91,7 +91,7 @@ def test_initial_values_that_need_a_number(part):
 
 @pytest.mark.parametrize("name", ["linear_l1", "factors_l1"])
 def test_l1_belongs_to_ftrl(name):
-    expected = f"{name}: expected 0 because optimizer is adam, found 0.5; use optimizer=ftrl"
+    expected = f"{name}: expected 0 because optimizer is adam, found 0.5; set optimizer to ftrl"
     assert expected in error_of(**{"optimizer": "adam", name: 0.5})
     assert getattr(TrainConfig(**{"optimizer": "ftrl", name: 0.5}), name) == 0.5
 
@@ -166,8 +166,8 @@ def test_a_recipe_fills_in_what_was_not_set_and_nothing_else(optimizer, task):
          r"metric: expected auto, ndcg, hit_rate because predictor_type is ranker, found 'auc'"),
         ({"predictor_type": REGRESSOR, "metric": "ndcg"}, r"metric: expected auto, rmse, mae"),
         ({"ranking_loss": "bpr"},
-         r"ranking_loss: expected nothing because predictor_type is not set, found 'bpr'; use "
-         r"predictor_type=ranker"),
+         r"ranking_loss: expected nothing because predictor_type is not set, found 'bpr'; set "
+         r"predictor_type to ranker"),
         ({"predictor_type": CLASSIFIER, "num_negatives": 3},
          r"num_negatives: expected nothing because predictor_type is binary_classifier, found 3"),
         ({"negative_sampling": "popularity"}, r"negative_sampling: expected nothing because"),
@@ -188,7 +188,7 @@ def test_sagemaker_has_the_defaults_that_the_built_in_prints(task):
         "linear_lr": 0.001, "linear_wd": 0.001, "linear_init_sigma": 0.01,
         "factors_lr": 0.0001, "factors_wd": 0.00001, "factors_init_sigma": 0.001,
         "linear_init_method": "normal", "factors_init_method": "normal", "mini_batch_size": 1000,
-        "use_bias": True, "use_linear": True, "batch_metrics_publish_interval": 500,
+        "use_bias": True, "use_linear": True,
         "clip_gradient": None, "rescale_grad": None, "shuffle": False, "scale_target": False,
         "pad_last_batch": True,
     }  # fmt: skip

@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import io
 import json
+import logging
 import re
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 import scipy.sparse as sp
 from test_container_train import LIKED, RATING, SMALL, Job, good, job, records, run  # noqa: F401
 
-from container.logs import METRIC_DEFINITIONS, epochs_done, sums
+from container.logs import METRIC_DEFINITIONS, epochs_done, start_logging, sums
+from fm.errors import Advice
 from fm.formats.recordio import write_spmatrix_to_sparse_tensor
 from fm.tasks import CLASSIFIER, REGRESSOR
 from fm.tasks import TASKS as RECORDS
@@ -296,7 +298,7 @@ def test_the_kept_epoch_s_figures_are_its_own_after_a_restart(job, good):
     good(one)
     one.write("hyperparameters", {**SMALL, "epochs": "4"})
     log = good(one)
-    assert one.model.metrics["epoch"] == 0 and "resumed from" in log
+    assert one.model.metrics["epoch"] == 1 and "resumed from" in log
     unknown = [line for line in whole if line.startswith("train ")]
     start = next(i for i, line in enumerate(whole) if line.startswith("epoch=2, "))
     assert quality(log) == [line for line in whole[start:] if line not in unknown]
@@ -331,3 +333,15 @@ def test_no_label_1_at_all():
     record = RECORDS[CLASSIFIER]
     total = sums(record, np.array([-1.0, -2.0]), np.array([0.0, 0.0]), None)
     assert record.of_sums(*total)["f1"] == 0
+
+
+def test_advice_in_the_log_names_hyperparameters(monkeypatch):
+    stream, log = io.StringIO(), logging.getLogger("fm")
+    for name in ("handlers", "propagate", "level"):
+        monkeypatch.setattr(log, name, getattr(log, name))  # to be set back
+    start_logging(stream)
+    advice = Advice("scale {standardize}, give {num_features}", standardize=True, num_features=9)
+    log.warning("%s: large; %s", "x.csv", advice)
+    assert stream.getvalue().endswith(
+        "] x.csv: large; scale standardize=true, give feature_dim=9\n"
+    )

@@ -27,7 +27,7 @@ from container import channels, hyperparameters, stopping
 from container.failure import EXIT_INTERNAL, EXIT_USER, LIMIT, guarded
 from container.paths import Paths
 from container.stopping import Stop
-from fm.errors import ConfigError, DataError, DivergenceError
+from fm.errors import Advice, ConfigError, DataError, DivergenceError
 from fm.formats.recordio import read_csr, write_spmatrix_to_sparse_tensor
 from fm.model.file import FILE_NAME
 from fm.model.load import load
@@ -260,7 +260,15 @@ def test_f05_strings_of_every_origin(strings):
     found = hyperparameters.parse({**injected, **SMALL, **strings})
     assert found == hyperparameters.parse({**SMALL, "linear_wd": "1e-05"})
     assert found.config.use_bias is True and found.config.linear_wd == 1e-5
-    assert found.reading == {}
+    assert found.reading == {} and found.batch_interval == 500
+
+
+def test_how_often_batches_are_logged_is_asked_of_the_job_and_not_in_the_model():
+    asked = {**SMALL, "batch_metrics_publish_interval": "3"}
+    assert hyperparameters.parse(asked).batch_interval == 3
+    assert hyperparameters.parse(asked).config == hyperparameters.parse(SMALL).config
+    with pytest.raises(ConfigError, match="publish_interval: expected an integer >= 1, found '0'"):
+        hyperparameters.parse({**SMALL, "batch_metrics_publish_interval": "0"})
 
 
 def test_f05_options_for_tables():
@@ -274,7 +282,7 @@ def test_f05_options_for_tables():
     }  # fmt: skip
     with pytest.raises(ConfigError, match="names: expected a table without a header"):
         hyperparameters.parse({**SMALL, "names": "a,b", "header": "1"})
-    with pytest.raises(ConfigError, match="separator: separates .* of columns that multi or"):
+    with pytest.raises(ConfigError, match="separator: .*; name them with multi or history$"):
         hyperparameters.parse({**SMALL, "separator": ";"})
     assert hyperparameters.wrong_names({**SMALL, "separator": ";"}) == ["separator"]
     assert hyperparameters.wrong_names({**SMALL, "separator": ";", "history": "h"}) == []
@@ -768,6 +776,7 @@ def test_f19_sigkill_at_any_time(job, good, rng):
     ("error", "code", "first"),
     [
         (DataError("x.csv row 3: no"), EXIT_USER, "ClientError: x.csv row 3: no"),
+        (DataError("no", Advice("{ignore}", ignore=["t"])), EXIT_USER, "ClientError: no; ignore=t"),
         (DivergenceError("it\n  diverged"), EXIT_USER, "ClientError: it diverged"),
         (MemoryError(), EXIT_USER, "ClientError: out of memory; use a larger instance"),
         (OSError(28, "No space left on device", "/opt/x"), EXIT_USER, "ClientError: /opt/x: No sp"),

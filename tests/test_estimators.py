@@ -26,7 +26,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 import fm
 from fm.config import parameters
 from fm.errors import ConfigError, DataError
-from fm.estimators import FMClassifier, FMRegressor
+from fm.estimators import FMClassifier, FMRanker, FMRegressor
 from fm.reading.options import options
 
 ESTIMATORS = [FMRegressor, FMClassifier]
@@ -143,7 +143,7 @@ def test_classifier_keeps_its_labels(ratings):
     likes = model.decision_function(X_test) > 0
     assert_array_equal(likes, probability[:, 1] > 0.5)
     assert_array_equal(model.predict(X_test), np.where(likes, "like", "leave"))
-    assert_allclose(model.model_.predict_proba(X_test), probability[:, 1], rtol=1e-4, atol=1e-6)
+    assert_allclose(model.model_.probabilities(X_test), probability[:, 1], rtol=1e-4, atol=1e-6)
 
 
 def test_a_score_does_not_depend_on_the_other_rows(rng):
@@ -184,19 +184,6 @@ def test_later_frames_may_be_in_another_order(ratings):
     assert_array_equal(model.predict(other), model.predict(frame))
     with pytest.raises(DataError, match=r"'film'"):
         model.predict(frame.drop(columns="film"))
-
-
-def test_models_of_frames_know_their_items_as_those_of_read(ratings):
-    frame, y, labels = ratings
-    read = fm.fit(fm.read((frame[["user", "film"]], y)), fm.TrainConfig(num_factors=2, epochs=2))
-    model = FMRegressor(num_factors=2, epochs=2).fit(frame[["user", "film"]], y).model_
-    assert repr(model.catalogue) == repr(read.catalogue)
-    assert len(model.recommend({"user": "u1"}, 3).scores[0]) == 3
-    classifier = FMClassifier(num_factors=2, epochs=2, item="user", user="film", keep_seen=False)
-    known = classifier.fit(frame, labels).model_.catalogue
-    assert (known.item, known.user, known.seen) == ("user", "film", None)
-    numbers = FMRegressor(epochs=2).fit(frame[["age"]], y).model_
-    assert numbers.encoder is None and numbers.catalogue is None
 
 
 def test_only_named_columns_are_used(ratings):
@@ -480,6 +467,60 @@ def test_saved_model_scores_alike(ratings, tmp_path):
     model = FMRegressor(num_factors=3, epochs=3).fit(frame, y)
     loaded = fm.load(model.model_.save(tmp_path / "model.safetensors"))
     assert_allclose(loaded.predict(frame), model.predict(frame), rtol=1e-5, atol=1e-6)
+
+
+# -- recommending ----------------------------------------------------------------------------------
+
+
+PAIRS = pd.DataFrame(
+    [(f"u{u}", f"f{f}", 20 + u, "ab"[f % 2]) for u in range(9) for f in range(6) if (u + f) % 3],
+    columns=["user", "film", "age", "genre"],
+)
+
+
+@pytest.mark.parametrize("kind", [FMRegressor, FMClassifier, FMRanker])
+def test_the_model_recommends_as_one_of_read_and_fit(kind):
+    y = (PAIRS.index % 2).to_numpy(float)
+    model = kind(num_factors=2, epochs=2).fit(PAIRS, y if kind is not FMRanker else None).model_
+    expected = fm.read(PAIRS.assign(rating=y), target="rating").catalogue
+    assert repr(model.catalogue) == repr(expected)
+    assert model.catalogue.item_columns == expected.item_columns == ("genre",)
+    assert model.catalogue.user_columns == expected.user_columns == ("age",)
+    best = model.recommend("u1", 9)
+    assert set(best.ids) == {"f2", "f5"} and model.recommend({"user": "u1"}, 9).ids == best.ids
+
+
+def test_what_users_met_is_kept_unless_it_is_not_wanted():
+    y = (PAIRS.index % 2).to_numpy(float)
+    model = FMRegressor(num_factors=2, epochs=2, keep_seen=False).fit(PAIRS, y).model_
+    assert model.catalogue.seen is None and len(model.recommend("u1", 9)) == 6
+
+
+def test_columns_of_unusual_names_and_numbers():
+    numbers = pd.DataFrame({"who": [1, 1, 2, 3], "what": [7, 8, 7, 9]})
+    model = FMRegressor(user="who", item="what", num_factors=2, epochs=2).fit(numbers, [1, 2, 3, 4])
+    assert sorted(model.model_.recommend(1, exclude=None).ids) == ["7", "8", "9"]
+    X = np.eye(4)[[0, 0, 1]] + np.eye(4)[[2, 3, 2]]
+    model = FMRegressor(user="0:2", item="2:4", num_factors=2, epochs=2).fit(X, [1.0, 2.0, 3.0])
+    assert model.model_.recommend(1).ids == ["3"]
+    assert FMRegressor(num_factors=2, epochs=2).fit(X, [1.0, 2.0, 3.0]).model_.catalogue is None
+    with pytest.raises(ConfigError, match="item: expected one of the columns .*found 'song'"):
+        FMRegressor(item="song").fit(PAIRS, PAIRS["age"])
+
+
+def test_what_comes_later_adds_to_what_is_known():
+    y = (PAIRS.index % 2).to_numpy(float)
+    first, second = PAIRS.index % 2 == 0, PAIRS.index % 2 == 1
+    model = FMRegressor(num_factors=2, epochs=2, warm_start=True)
+    partly = FMRegressor(num_factors=2)
+    model.fit(PAIRS[first], y[first])
+    partly.partial_fit(PAIRS[first], y[first])
+    before = model.model_.catalogue.seen.nnz
+    model.fit(PAIRS[second], y[second])
+    partly.partial_fit(PAIRS[second], y[second])
+    for one in (model, partly):
+        assert one.model_.catalogue.seen.nnz > before
+        assert not set(one.model_.recommend("u1").ids) & {"f0", "f1", "f3", "f4"}
 
 
 def test_not_fitted():

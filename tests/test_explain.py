@@ -126,7 +126,7 @@ def test_the_text_is_that_of_model_explain(desk, out):
     ],
 )
 def test_terms_of_any_file_add_up_to_the_scores_that_predict_writes(desk, out, capsys, argv):
-    assert fm.cli.main.main(["predict", *argv.split(" "), "--raw"]) == 0
+    assert fm.cli.main.main(["predict", *argv.split(" "), "--score"]) == 0
     scores = [float(line) for line in capsys.readouterr().out.split()]
     found = json.loads(out(*argv.split(" "), "--json"))
     assert [row["row"] for row in found] == [1, 2, 3]
@@ -163,7 +163,7 @@ def test_rows_on_the_command_line(desk, out):
     found = json.loads(out("n", "--row", json.dumps(told), "--json"))
     scores = load("n").scores(NUMBERED[:2])
     assert [row["score"] for row in found] == pytest.approx(scores, rel=1e-4)
-    assert found[0]["score"] == load("n").explain(([2, 0], [2, 1])).total
+    assert found[0]["score"] == load("n").explain(([2, 0], [2, 1])).score
     found = json.loads(out("m", "--row", '{"features": [0], "values": [1]}', "--json"))
     assert found[0]["linear"][0]["feature"] == 0
 
@@ -207,7 +207,7 @@ def test_the_terms_in_a_file_add_up_to_the_scores(desk, task, out, monkeypatch, 
         score = float(model.scores([row])[0])
         assert lines[0]["term"] == "bias" and 1 <= number <= 3
         assert sum(line["contribution"] for line in lines) == pytest.approx(score, abs=1e-4)
-        assert all(line["score"] == pytest.approx(wanted.total) for line in lines)
+        assert all(line["score"] == pytest.approx(wanted.score) for line in lines)
         assert len(lines) == 1 + len(wanted.linear) + wanted.num_pairs
         if task == CLASSIFIER:
             assert lines[0]["probability"] == pytest.approx(1 / (1 + np.exp(-score)), rel=1e-4)

@@ -53,5 +53,5 @@ def test_files(recommender, tmp_path):
     assert items.shape == (300, 7) and users.shape == (20, 7)
     ids, names = json.loads(files[1].read_text()), json.loads(files[3].read_text())
     best = recommender.recommend(names, 1, exclude=None)
-    assert [[ids[i]] for i in (users @ items.T).argmax(axis=1)] == best.ids()
+    assert [[ids[i]] for i in (users @ items.T).argmax(axis=1)] == best.ids
     assert len(list(tmp_path.rglob("*.*"))) == 4  # nothing else is left

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fm.errors import DataError, UnsupportedFormatError
 from fm.formats import files
 from fm.formats.files import Growing, content_of, gunzip, looks_like, ragged, read_bytes
+from fm.formats.storage import read_metadata, write_tensors
 
 
 def test_read_bytes_plain_and_gzip_whatever_the_name(tmp_path):
@@ -120,3 +121,16 @@ def test_growing(parts):
     whole = column.array()
     assert whole.dtype == np.int32
     assert whole.tolist() == [number for part in parts for number in part]
+
+
+def test_metadata_are_read_from_the_header_alone(tmp_path):
+    path = tmp_path / "state"
+    write_tensors(path, {"x": np.zeros(3)}, {"format": "example", "state": '{"epoch": 7}'})
+    whole = path.read_bytes()
+    found = read_metadata(path)
+    assert found["format"] == "example" and found["state"] == '{"epoch": 7}'
+    path.write_bytes(whole[:-20])
+    assert read_metadata(path) == found
+    for other in (b"", b"half", whole[:40], b"\2" + bytes(7) + b"[]", b"\xff" * 100):
+        path.write_bytes(other)
+        assert read_metadata(path) == {}

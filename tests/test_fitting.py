@@ -105,7 +105,7 @@ def test_early_stopping_watches_the_metric_it_is_told_to(metric):
     model = fit(noisy(task), config, validation=noisy(task, seed=2))
     values = np.array([entry[metric] for entry in model.history])
     best = int(np.argmin(values) if metric == "mae" else np.argmax(values))
-    assert model.metrics["epoch"] == best and len(values) == best + 4
+    assert model.metrics["epoch"] == best + 1 and len(values) == best + 4
 
 
 @pytest.mark.parametrize("optimizer", ALL)
@@ -133,11 +133,11 @@ def test_the_second_training_is_one_on_all_rows_for_the_best_number_of_epochs(op
     best = model.metrics["epoch"]
     first = [epoch for epoch in seen if not epoch.refit]
     again = [epoch for epoch in seen if epoch.refit]
-    assert first[best].best and len(again) == best + 1
+    assert first[best - 1].best and len(again) == best
     assert all(set(epoch.rows.tolist()) == set(range(200)) for epoch in again)
-    assert model.metrics["refit"] and model.metrics["rmse"] == first[best].validation["rmse"]
+    assert model.metrics["refit"] and model.metrics["rmse"] == first[best - 1].validation["rmse"]
     assert [entry["epoch"] for entry in model.history] == [epoch.number for epoch in seen]
-    plain = dataclasses.replace(config, validation_fraction=0, epochs=best + 1)
+    plain = dataclasses.replace(config, validation_fraction=0, epochs=best)
     assert same(model, fit(data, plain, init=init))
 
 
@@ -257,9 +257,9 @@ def test_an_interruption_keeps_the_best_model_so_far(caplog):
     whole = fit(data, config, validation=held_out)
     best = whole.metrics["epoch"]
     model = fit(data, config, validation=held_out, callbacks=[interrupting(best + 2)])
-    assert same(model, whole) and len(model.history) == best + 3
+    assert same(model, whole) and len(model.history) == best + 2
     assert "interrupted in epoch" in caplog.text
-    early = fit(data, config, callbacks=[interrupting(0)])  # nothing to compare: the last one
+    early = fit(data, config, callbacks=[interrupting(1)])  # nothing to compare: the last one
     assert same(early, fit(data, dataclasses.replace(config, epochs=1)))
 
 
@@ -268,9 +268,9 @@ def test_an_interrupted_training_resumes_where_it_was(optimizer, tmp_path):
     data, path = planted(), tmp_path / "state"
     config = config_of(optimizer, epochs=6)
     whole = fit(data, config)
-    fit(data, config, checkpoint=path, callbacks=[interrupting(2)])
+    fit(data, config, checkpoint=path, callbacks=[interrupting(3)])
     model, seen = recorded(data, config, checkpoint=path, resume=True)
-    assert [epoch.number for epoch in seen] == [3, 4, 5]
+    assert [epoch.number for epoch in seen] == [4, 5, 6]
     assert same(model, whole) and model.history == whole.history
 
 
@@ -357,7 +357,7 @@ def test_resuming_equals_never_having_stopped(optimizer, stop, tmp_path):
     data, held_out, path = noisy(), noisy(seed=2), tmp_path / "state"
     config = overfitting(optimizer)
     whole = fit(data, config, validation=held_out)
-    best = whole.metrics["epoch"]
+    best = whole.metrics["epoch"] - 1
     assert best > 1
     cut = best if stop.startswith("before") else best + 2
     part = dataclasses.replace(config, epochs=cut)
@@ -435,7 +435,9 @@ def test_the_metrics_are_those_of_the_parameters_when_patience_came_late(tmp_pat
     data, held_out, path = noisy(), noisy(seed=2), tmp_path / "state"
     more = {"validation": held_out, "checkpoint": path}
     config = overfitting("sgd", patience=0)
-    best = fit(data, dataclasses.replace(config, patience=4), validation=held_out).metrics["epoch"]
+    best = (
+        fit(data, dataclasses.replace(config, patience=4), validation=held_out).metrics["epoch"] - 1
+    )
     fit(data, dataclasses.replace(config, epochs=best + 3), **more)
     late = dataclasses.replace(config, epochs=best + 4, patience=9)
     model = fit(data, late, resume=True, **more)

@@ -407,9 +407,9 @@ def test_a_new_user_is_not_recommended_what_they_have_rated(tmp_path):
     model = knowing_model()
     folded, met = fold_ratings(model, model.catalogue, {}, {"f3": 5, "f1": 1})
     longer = with_feature(model, folded, "new", seen=[*met, "f3"])
-    assert not {"f1", "f3"} & set(longer.recommend("new", FILMS).ids()[0])
-    assert len(longer.recommend("new", FILMS).ids()[0]) == FILMS - 2
-    assert len(longer.recommend("new", FILMS, exclude=None).ids()[0]) == FILMS
+    assert not {"f1", "f3"} & set(longer.recommend("new", FILMS).ids)
+    assert len(longer.recommend("new", FILMS).ids) == FILMS - 2
+    assert len(longer.recommend("new", FILMS, exclude=None).ids) == FILMS
     again = load(longer.save(tmp_path / "model.safetensors"))
     assert same_catalogue(again.catalogue, longer.catalogue)
     with pytest.raises(DataError, match="film: expected one of the 9 items of the model"):

@@ -276,4 +276,4 @@ def test_movielens_itself(script, shared_data):
     options = script.parse(["folder", "--epochs", "10"])
     found, ranker = script.measured("collaborative", table, data.films, split, options)
     assert found.known < line.known and found.told < found.new_people
-    assert len(ranker.recommend("1", 5).ids()[0]) == 5
+    assert len(ranker.recommend("1", 5).ids) == 5

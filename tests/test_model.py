@@ -241,10 +241,10 @@ def test_predictions_of_both_tasks(rng):
     regressor, classifier = make_model(rng), make_model(rng, task=CLASSIFIER)
     X = sp.random(50, 30, 0.2, format="csr", random_state=3)
     np.testing.assert_array_equal(regressor.predict(X), regressor.scores(X))
-    with pytest.raises(ConfigError, match="is a regressor and has no probabilities"):
-        regressor.predict_proba(X)
+    with pytest.raises(ConfigError, match="the model is a regressor and has none"):
+        regressor.probabilities(X)
     scores, labels = classifier.scores(X), classifier.predict(X)
-    probabilities = classifier.predict_proba(X)
+    probabilities = classifier.probabilities(X)
     np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-scores)), rtol=1e-5)
     np.testing.assert_array_equal(labels, scores >= 0)
     assert set(labels) == {0, 1}
@@ -252,13 +252,13 @@ def test_predictions_of_both_tasks(rng):
 
 def test_probability_one_half_is_label_one():
     model = Model(0.0, [0.0], [[1.0]], TrainConfig(predictor_type=CLASSIFIER, num_factors=1))
-    assert model.predict_proba([[1]]) == [0.5] and model.predict([[1]]) == [1]
+    assert model.probabilities([[1]]) == [0.5] and model.predict([[1]]) == [1]
 
 
 def test_extreme_scores_stay_finite():
     config = TrainConfig(predictor_type=CLASSIFIER, num_factors=1)
     model = Model(0.0, [1e4, -1e4], [[1.0], [1.0]], config)
-    np.testing.assert_array_equal(model.predict_proba(np.eye(2)), [1, 0])
+    np.testing.assert_array_equal(model.probabilities(np.eye(2)), [1, 0])
 
 
 # -- the object ----------------------------------------------------------------------------------
@@ -536,6 +536,15 @@ def test_a_later_hyperparameter_is_ignored_with_a_warning(tmp_path, model, caplo
 
     assert load(rewritten(model, tmp_path, change)) == model
     assert "hyperparameters unknown here: warp" in caplog.text
+
+
+def test_an_interval_of_log_lines_in_an_old_file_is_ignored_without_one(tmp_path, model, caplog):
+    def change(_, metadata):
+        config = json.loads(metadata["config"])
+        metadata["config"] = json.dumps({**config, "batch_metrics_publish_interval": 5})
+
+    assert load(rewritten(model, tmp_path, change)) == model
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from fm.explaining.terms import explain
 from fm.tasks import CLASSIFIER
 
 pytest.importorskip("matplotlib")
-from fm.explaining.pictures import bars, heat_map
 
 ROW = {"user": "ann", "film": "B", "genres": "x|y", "age": 1.0}
 
@@ -21,8 +20,9 @@ ROW = {"user": "ann", "film": "B", "genres": "x|y", "age": 1.0}
 def test_a_heat_map_holds_the_figures(tmp_path):
     model = model_of()
     path = tmp_path / "map.png"
-    figure = heat_map(model, TABLE, save=path)
-    names, strength, linear = field_interactions(model, TABLE)
+    found = field_interactions(model, TABLE)
+    figure = found.plot(save=path)
+    names, strength, linear = found
     axes, alone = figure.axes[:2]
     assert [label.get_text() for label in axes.get_yticklabels()] == names
     lower = np.tril_indices(len(names))
@@ -34,15 +34,15 @@ def test_a_heat_map_holds_the_figures(tmp_path):
 def test_bars_add_up_to_the_score(tmp_path):
     model = model_of(CLASSIFIER)
     found = explain(model, ROW)
-    figure = bars(model, ROW, save=tmp_path / "bars.svg")
+    figure = found.plot(tmp_path / "bars.svg")
     (axes,) = figure.axes
     added = sum(bar.get_width() for bar in axes.patches)
-    assert added + found.bias == pytest.approx(found.total, abs=1e-6)
+    assert added + found.bias == pytest.approx(found.score, abs=1e-6)
     largest = max([*found.linear, *((f"{a} x {b}", v) for a, b, v in found.pairs)], key=_size)
     assert axes.get_yticklabels()[0].get_text() == largest[0]
     assert "probability" in axes.get_title()
     assert "<svg" in (tmp_path / "bars.svg").read_text()
-    assert len(bars(model, found).axes[0].patches) == len(axes.patches)
+    assert len(axes.patches) == 16  # the last one is the sum of all others
 
 
 def _size(term):
@@ -51,17 +51,17 @@ def _size(term):
 
 def test_a_dollar_is_no_formula():
     encoder = Encoder.fit({"pay": ["$1 - $2", "$3"]}, categorical=["pay"])
-    figure = bars(model_of(encoder=encoder), {"pay": "$1 - $2"})
+    figure = explain(model_of(encoder=encoder), {"pay": "$1 - $2"}).plot()
     assert figure.axes[0].get_yticklabels()[0].get_text() == r"pay=\$1 - \$2"
     figure.canvas.draw()
 
 
 def test_a_format_that_there_is_not(tmp_path):
     with pytest.raises(ConfigError, match="save: .*'docx'"):
-        bars(model_of(), ROW, save=tmp_path / "x.docx")
+        explain(model_of(), ROW).plot(save=tmp_path / "x.docx")
 
 
 def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ConfigError, match=r"run pip install fm\[plots\]"):
-        bars(model_of(), ROW)
+        explain(model_of(), ROW).plot()

@@ -123,8 +123,8 @@ def test_what_is_counted_and_said():
     assert found["notes"] == [
         "items unknown to the model: 2 of 5 relevant; they count as misses",
         "users unknown to the model: 2 rows, each with a list of its own",
-        "of the relevant items 1 were met in training, and stay although other such items are left "
-        "out, which favours them",
+        "of the relevant items 1 were met in training; they stay in the lists while other such "
+        "items are left out, which helps them",
     ]
     assert evaluate_ranking(model, test, exclude=None)["notes"][-1] == (
         "of the relevant items 1 were met in training"
@@ -288,7 +288,7 @@ def test_without_training_pairs_there_are_no_baselines():
     assert list(found["metrics"]) == ["model"] and found["excluded"] == "nothing"
     assert "novelty@10" not in found["metrics"]["model"]
     assert found["notes"] == [
-        "no baselines, and nothing left out: the model remembers no training pairs"
+        "no baselines, and nothing is left out: the model has no training pairs"
     ]
     same = evaluate_ranking(model, test, exclude=None, baselines=False)
     assert same["metrics"]["model"].items() >= found["metrics"]["model"].items()

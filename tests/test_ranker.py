@@ -484,8 +484,8 @@ def test_what_is_met_again_and_again_is_spared_in_its_own_context_only():
     columns = {"user": ["a", "a", "b", "b"] * 10, "item": ["tea", "rum"] * 20, "hour": hours}
     data = read({**columns, "item": [*columns["item"][:-1], "milk"]}, item_columns=[])
     model = fit(data, config(epochs=30, validation_fraction=0))
-    assert model.recommend({"user": "a", "hour": "am"}, 1, exclude=None).ids() == [["tea"]]
-    assert model.recommend({"user": "a", "hour": "pm"}, 1, exclude=None).ids() == [["rum"]]
+    assert model.recommend({"user": "a", "hour": "am"}, 1, exclude=None).ids == ["tea"]
+    assert model.recommend({"user": "a", "hour": "pm"}, 1, exclude=None).ids == ["rum"]
 
 
 def test_rows_are_alike_if_all_their_entries_are():

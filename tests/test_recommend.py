@@ -146,16 +146,18 @@ def test_files_equal_brute_force(folder, task, capsys, name):
         content = gzip.decompress(content) if name.endswith("gz") else content
         options = pa.csv.ParseOptions(delimiter="\t" if "tsv" in name else ",")
         found = pa.csv.read_csv(io.BytesIO(content), parse_options=options).to_pylist()
-    kind = "probability" if task == CLASSIFIER else "score"
-    assert list(found[0]) == ["user", "rank", "item", kind]
+    kinds = ["score", "probability"] if task == CLASSIFIER else ["score"]
+    assert list(found[0]) == ["user", "rank", "item", *kinds]
     wanted = [best(model_of(task), {"user": u}, 2, met(u)) for u in ("eve", "ann")]
     assert [(row["user"], row["rank"]) for row in found] == [
         ("eve", 1), ("eve", 2), ("ann", 1), ("ann", 2),
     ]  # fmt: skip
     assert films_of(found) == wanted[0][0] + wanted[1][0]
     scores = np.concatenate([wanted[0][1], wanted[1][1]]).astype(np.float64)
-    expected = 1 / (1 + np.exp(-scores)) if task == CLASSIFIER else scores
-    np.testing.assert_allclose([row[kind] for row in found], expected, rtol=1e-4)
+    np.testing.assert_allclose([row["score"] for row in found], scores, rtol=1e-4)
+    if task == CLASSIFIER:
+        expected = 1 / (1 + np.exp(-scores))
+        np.testing.assert_allclose([row["probability"] for row in found], expected, rtol=1e-4)
 
 
 def test_the_table(tmp_path, capsys, monkeypatch):
@@ -260,8 +262,8 @@ def test_progress_on_a_terminal(folder, monkeypatch):
 def test_strangers_and_empty_lists_are_named(folder, task, capsys):
     assert start("--user", "zoe,ann,max", "-k", 1, "-o", "o.csv") == 0
     assert capsys.readouterr().err == (
-        "fm: warning: users not in the training data: zoe, max; their lists are what the model "
-        "says of unknown users\n"
+        "fm: warning: users not in the training data: zoe, max; they get the lists of an "
+        "unknown user\n"
     )
     (folder / "c").write_text("Alien\n")
     for name in (["-o", "o.csv"], ["-o", "o.parquet"], []):
@@ -281,7 +283,7 @@ def test_ratings_of_somebody_new(folder, task, lists):
     wanted = model.recommend({}, 4, ratings=ratings)
     found = lists("--ratings", json.dumps(ratings), "-k", 4)
     assert list(found[0])[:2] == ["rank", "item"]
-    assert films_of(found) == wanted.ids()[0] and "Alien" not in films_of(found)
+    assert films_of(found) == wanted.ids and "Alien" not in films_of(found)
     (folder / "r.csv").write_text("film,stars\nGilda,0\nAlien,0\nAlien,1\n")  # the last one counts
     (folder / "r2.tsv").write_text("1\tAlien\n0\tGilda\n")
     assert lists("--rated", "r.csv", "-k", 4) == found
@@ -292,12 +294,12 @@ def test_ratings_of_somebody_new(folder, task, lists):
     context = {"hour": "night"}
     wanted = model.recommend(context, 4, ratings=ratings)
     found = lists("--ratings", json.dumps(ratings), "-k", 4, "--context", json.dumps(context))
-    assert films_of(found) == wanted.ids()[0]
+    assert films_of(found) == wanted.ids
 
 
 @pytest.mark.parametrize("task", [CLASSIFIER, RANKER], indirect=True)
 def test_likes_of_somebody_new(folder, lists):
-    wanted = load("m").recommend({}, 3, liked=["Alien", "Dune"]).ids()[0]
+    wanted = load("m").recommend({}, 3, liked=["Alien", "Dune"]).ids
     assert films_of(lists("--liked", "Alien, Dune", "-k", 3)) == wanted
     assert films_of(lists("--liked", '["Alien", "Dune"]', "-k", 3)) == wanted
 
@@ -421,7 +423,7 @@ def test_reasons_are_of_the_score_that_is_listed(tmp_path, monkeypatch, lists):
 
     def explain(model, row, **options):
         found = explained(model, row, **options)
-        totals.append(found.total)
+        totals.append(found.score)
         return found
 
     monkeypatch.setattr(fm.cli.lists, "explain", explain)
@@ -501,7 +503,7 @@ def test_movielens(folder, shared_data, lists, rng):
 
 @regressor
 def test_complaints(folder, fails):
-    fails("expected whom to recommend for, found nobody; say --user")
+    fails("expected an option that says for whom; give --user")
     fails("--user, --all: expected one of them, found 2", "--user", "ann", "--all")
     fails("--ratings, --liked: expected one of them", "--ratings", "{}", "--liked", "Alien")
     fails("--rated: is for somebody new; leave out --all", "--rated", "x", "--all")
@@ -510,8 +512,8 @@ def test_complaints(folder, fails):
           "--user", "ann", "--exclude", "Alie")  # fmt: skip
     fails("found 'Nosferatu'", "--similar-to", "Nosferatu")
     fails("found 'Nosferatu'", "--ratings", '{"Nosferatu": 1}')
-    fails("--why: has no use with --similar-to; leave it out", "--similar-to", "Dune", "--why")
-    fails("--output: has no use with --export", "--export", "v", "-o", "x.csv")
+    fails("--why: has no effect with --similar-to; leave it out", "--similar-to", "Dune", "--why")
+    fails("--output: has no effect with --export", "--export", "v", "-o", "x.csv")
     fails("--title, --id: name columns of --items or --titles", "--user", "ann", "--id", "film")
     fails("say how --input is read, which is not given", "--user", "ann", "--names", "a")
     (folder / "x.csv").write_text("user,b\nann,2\n")
@@ -552,13 +554,20 @@ def test_models_that_cannot_recommend(folder, fails):
 
     model = load("m")
     dataclasses.replace(model, catalogue=None).save("m")
-    fails("does not know which of its features are items; train it on data read with --item",
+    fails("m: the model does not know which of its features are items; say it with --item-column",
           "--user", "ann")  # fmt: skip
+    fails("--user-column: expected --item-column too", "--user", "ann", "--user-column", "user")
+    fails(r"item: expected one of the columns \(user, hour, film, genre\), found 'song'",
+          "--user", "ann", "--item-column", "song")  # fmt: skip
+    assert start("--user", "ann", "--item-column", "film", "--user-column", "user") == 0
+    dataclasses.replace(model).save("m")
+    fails("--item-column, --user-column: m knows its items .film.; leave them out",
+          "--user", "ann", "--item-column", "film")  # fmt: skip
     nobody = dataclasses.replace(
         model.catalogue, user="", user_keys=np.zeros(0, np.int32), seen=None, users=None
     )
     dataclasses.replace(model, catalogue=nobody).save("m")
-    fails("--all: the model does not know users; train it with --user", "--all")
+    fails("--all: the model does not know its users; train it with --user", "--all")
     fails("does not know which column is the user", "--user", "ann")
     fails("does not know which column is the user", "--ratings", "{}")
 
@@ -592,9 +601,14 @@ def test_help_teaches_by_examples(capsys):
 def test_any_title_is_one_line(titles, score):
     ids = [str(i) for i in range(len(titles))]
     items = Items(ids, dict(zip(ids, titles, strict=True)), "film")
-    ranks = pa.array(range(1, len(ids) + 1))
+    found = {
+        "context": ids,
+        "rank": range(1, len(ids) + 1),
+        "item": ids,
+        "score": [score] * len(ids),
+    }
     labels = {"title": pa.array(["odd\nuser"] * len(ids))}  # a name that the list has, too
-    table = items.table(labels, ranks, ids, "score", pa.array([score] * len(ids)))
+    table = items.table(labels, pa.table({name: pa.array(part) for name, part in found.items()}))
     assert table.column_names == ["context_title", "rank", "item", "title", "score"]
     file = io.BytesIO()
     write_text(file, iter([table, table]))

@@ -69,7 +69,7 @@ class Backend:
 
     def invoke(self, body, content_type, accept="application/json"):
         assert content_type == "application/x-recordio-protobuf"
-        scores = fm.load(self.path).predict_proba(fm.read(body, num_features=USERS + FILMS))
+        scores = fm.load(self.path).probabilities(fm.read(body, num_features=USERS + FILMS))
         return json.dumps({"predictions": [{"score": float(score)} for score in scores]}).encode()
 
 

@@ -21,7 +21,7 @@ from fm.errors import ConfigError
 from fm.model.model import Model
 from fm.serving import server
 from fm.serving.application import create_app
-from fm.serving.worker import _bytes_needed
+from fm.serving.worker import _bytes_needed, begin_no_more
 from fm.tasks import CLASSIFIER, REGRESSOR
 
 ROOT = Path(server.__file__).parents[2]
@@ -196,7 +196,7 @@ def test_large_bodies_their_limit_and_the_access_log(path, tmp_path):
 
 
 def test_answers_of_parallel_clients_are_not_mixed_up(running):
-    expected = model_of().predict_proba(np.eye(WIDTH, dtype=np.float32)).tolist()
+    expected = model_of().probabilities(np.eye(WIDTH, dtype=np.float32)).tolist()
     wrong = []
 
     def work(number):
@@ -267,6 +267,16 @@ def test_clients_that_do_not_send_cost_nobody_anything(running):
         assert time.monotonic() - begun < 1
     for client in idle:
         client.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /inv", fuzz_serve.GOOD[:-3]])
+def test_a_client_that_ends_in_the_middle_of_a_request_is_left(running, sent):
+    with socket.create_connection(("127.0.0.1", running.port), timeout=2) as client:
+        client.sendall(sent)
+        time.sleep(0.1)
+        client.shutdown(socket.SHUT_WR)
+        answer = client.recv(1000)
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 400") and client.recv(1000) == b""
 
 
 def test_a_client_that_reads_slowly_gets_all_of_a_long_answer(running):
@@ -425,7 +435,7 @@ class Clients:
             thread.start()
 
     def work(self, number):
-        expected = model_of().predict_proba(np.eye(WIDTH, dtype=np.float32)).tolist()
+        expected = model_of().probabilities(np.eye(WIDTH, dtype=np.float32)).tolist()
         while not self.stopping.is_set():
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
             try:
@@ -477,7 +487,7 @@ def test_at_the_end_no_connections_begin_and_those_in_the_queue_go_on(host):
     except OSError:
         pytest.skip(f"no {host} here")
     with listener, socket.create_connection(listener.getsockname()[:2]) as early:
-        server._shut(listener)
+        begin_no_more(listener)
         with pytest.raises(TimeoutError):
             socket.create_connection(listener.getsockname()[:2], timeout=0.2)
         early.sendall(b"hello")

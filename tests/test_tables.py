@@ -58,7 +58,7 @@ def test_header_rule(text, names):
 def test_header_by_expected_names_and_by_order():
     text = b"user,film\nann,alien\nbob,up\n"
     with pytest.raises(
-        DataError, match="cannot tell .* .user, film. .* header=True or header=False"
+        DataError, match="cannot tell .* .user, film. .* say with header=... whether"
     ):
         read_table(text)
     assert columns(text, expect=["film"]) == {"user": ["ann", "bob"], "film": ["alien", "up"]}

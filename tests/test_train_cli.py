@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +17,10 @@ import pytest
 import fm.cli.main
 import fm.cli.predict
 import fm.cli.train
-from fm.cli.evaluate import evaluate
-from fm.cli.options import EXIT_INTERRUPTED, EXIT_WRONG
+from fm.cli.messages import EXIT_INTERRUPTED, EXIT_WRONG
 from fm.config import TrainConfig, parameters
 from fm.data.dataset import Dataset
+from fm.evaluating.predictions import evaluate_predictions
 from fm.formats.svmlight import write_libsvm
 from fm.model.load import load
 from fm.reading.read import read
@@ -69,7 +70,7 @@ def test_a_run_in_a_process_of_its_own_reports_saves_and_says_how_to_go_on(desk)
     assert process.returncode == 0, err
     shown = {line[:9].strip(): line[10:] for line in out.splitlines() if line[:1].strip()}
     assert list(shown) == [
-        "data", "fields", "items", "target", "baseline", "trained", "test", "saved", "next",
+        "data", "fields", "items", "seen", "target", "baseline", "trained", "test", "saved", "next",
     ]  # fmt: skip
     assert shown["data"] == "train.csv: 1,200 rows, 67 features"
     assert shown["fields"] == "categorical: user 41, film 26"
@@ -78,7 +79,7 @@ def test_a_run_in_a_process_of_its_own_reports_saves_and_says_how_to_go_on(desk)
     assert len(held_out) == epochs  # a line for each, because this is no terminal
     model = load("m.safetensors")
     assert model.encoder is not None
-    rmse = evaluate(model, "test.csv")["metrics"]["rmse"]
+    rmse = evaluate_predictions(model, "test.csv")["metrics"]["rmse"]
     assert shown["test"].startswith(f"rmse {rmse:.5f}")
     baseline = float(re.search(r"^ +rmse ([\d.]+) .*training mean", out, re.M)[1])
     assert rmse < 0.75 * baseline
@@ -247,7 +248,7 @@ def test_a_test_file_may_have_further_features_if_feature_dim_says_so(desk, caps
     (desk / "b.libsvm").write_text("1 5:1\n")
     arguments = ("a.libsvm", "--test", "b.libsvm", "--epochs", "1")
     assert train(*arguments) == EXIT_WRONG
-    assert re.search("b.libsvm.*; raise --feature-dim or check", capsys.readouterr().err)
+    assert re.search("b.libsvm.*; check the file, or give --feature-dim 5", capsys.readouterr().err)
     assert train(*arguments, "--feature-dim", "9") == 0
     assert load("model.safetensors").num_features == 9
 
@@ -300,7 +301,7 @@ def test_json_is_all_that_goes_to_standard_output(desk, capsys):
     assert report["config"]["epochs"] == 3
     assert report["interrupted"] is False
     assert set(report["test"]["metrics"]) == set(report["baseline"]) == {"rmse", "mse", "mae"}
-    assert [epoch["epoch"] for epoch in report["history"][:3]] == [0, 1, 2]
+    assert [epoch["epoch"] for epoch in report["history"][:3]] == [1, 2, 3]
     assert load(report["model"]).metrics == report["metrics"]
 
 
@@ -442,7 +443,7 @@ def test_handlers_of_signals_are_put_back(desk):
         ("train.csv --output test.csv/m", r"--output: .*test\.csv is no directory"),
         ("train.csv --init absent", r"absent: no such file; expected a model"),
         ("train.csv --checkpoint test.csv --resume", r"test\.csv: .*checkpoint"),
-        ("train.csv --names a,b --header", r"--names: expected a table without a header"),
+        ("train.csv --names a,b --header", r"names: expected .*; give --names or --header"),
         ("train.libsvm --categorical user", r"categorical: does not apply to libsvm"),
         ("big.csv --numeric x --optimizer adam --linear-lr 1e30", r"diverged.*likely cause: x"),
     ],
@@ -518,15 +519,18 @@ def test_a_resumed_training_finds_the_model_it_started_from(desk, capsys):
     assert train("train.csv", *options[:2], "--epochs", "1", "-o", "a.fm") == 0  # a new version
 
 
-def test_who_met_what_is_forgotten_where_that_is_wanted(desk):
+def test_who_met_what_is_forgotten_where_that_is_wanted(desk, capsys):
     (desk / "met.csv").write_text("who,what,rating\n1,a,1\n1,b,2\n2,a,3\n")
     first = ("--user", "who", "--item", "what", "--epochs", "1", "-o", "a.fm")
     assert train("met.csv", *first) == 0
     assert load("a.fm").catalogue.seen.nnz == 3
+    assert "\nseen      the model file will hold who met what" in capsys.readouterr().out
     more = ("--init", "a.fm", "--epochs", "1", "-o", "b.fm")
     assert train("met.csv", *more) == 0
     assert load("b.fm").catalogue.seen.nnz == 3
+    capsys.readouterr()
     assert train("met.csv", *more, "--no-keep-seen") == 0
+    assert "seen" not in capsys.readouterr().out
     assert load("b.fm").catalogue.seen is None
 
 
@@ -553,15 +557,49 @@ def test_a_ranker_needs_no_targets_and_is_measured_by_its_lists(desk, capsys):
     ]  # fmt: skip
 
 
+def follow(capsys, new=None):
+    """Run the command that a training proposed, on new rows if it asks for some.
+
+    Return its verb and the lines that it writes.
+    """
+    proposed = capsys.readouterr().out.splitlines()[-1]
+    assert proposed.startswith("next ")
+    words = shlex.split(proposed, comments=True)
+    at = words.index("-m") + 1
+    placeholder = re.search("  # (.*): a file of yours with new rows$", proposed)
+    assert bool(placeholder) == bool(new)
+    if placeholder:
+        assert placeholder[1] in words
+        Path(placeholder[1]).write_text(new)
+    assert fm.cli.main.main([words[at].removeprefix("fm."), *words[at + 1 :]]) == 0
+    return words[at].removeprefix("fm."), capsys.readouterr().out.splitlines()
+
+
 @pytest.mark.parametrize("table", ["hour,film", "film"])
 def test_the_command_after_a_ranker_without_users_works(desk, capsys, table):
     rows = [f"f{i % 7}" if table == "film" else f"h{i % 5},f{i % 7}" for i in range(60)]
     (desk / "met.csv").write_text("\n".join([table, *rows]))
     options = ["--predictor-type", "ranker", "--item", "film", "--num-factors", "2"]
     assert train("met.csv", *options, "--header", "--epochs", "1") == 0
-    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
-    assert fm.cli.main.main(["recommend", *words[words.index("fm.recommend") + 1 :]]) == 0
+    assert follow(capsys, None if table == "film" else "hour\nh1\n")[0] == "recommend"
     assert "rank" in (desk / "lists.csv").read_text()
+
+
+def test_the_command_after_a_training_does_not_predict_the_training_file(desk, capsys):
+    short = ["--epochs", "1", "--num-factors", "2"]
+    assert train("train.csv", *short) == 0  # users and items are known
+    verb, lines = follow(capsys)
+    assert verb == "recommend" and len(lines) > 5
+    text = (desk / "train.csv").read_text().replace("user", "hour")
+    (desk / "hours.txt").write_text(text.partition("\n")[2])
+    names = ["--names", "hour,film,rating"]
+    assert train("hours.txt", *names, *short) == 0
+    verb, lines = follow(capsys, "u1,f2,0\nu2,f3,0\n")
+    assert verb == "predict" and len(lines) == 2
+    (desk / "n.libsvm").write_text("0 1:1\n1 2:1\n2 3:1\n3 4:1\n")
+    assert train("n.libsvm", *short) == 0  # nothing but numbers
+    verb, lines = follow(capsys, "0 2:1\n")
+    assert verb == "predict" and len(lines) == 1
 
 
 def test_numbers_are_no_labels_and_no_baseline_is_shown(desk, capsys):

@@ -52,6 +52,15 @@ class Catalogue:
         if there are no such columns.
     user_columns : tuple of str
         The columns that describe a user.
+
+    Examples
+    --------
+    >>> import fm
+    >>> data = fm.read({"user": [1, 1, 2], "film": ["A", "B", "B"], "rating": [1, 2, 3]})
+    >>> data.catalogue
+    Catalogue(2 items (film), 2 users (user), 3 pairs seen)
+    >>> list(data.catalogue.item_ids)
+    ['B', 'A']
     """
 
     items: sp.csr_matrix
@@ -89,7 +98,14 @@ class Catalogue:
         return {name: number for number, name in enumerate(self.item_ids)}
 
     @cached_property
-    def _number_of_key(self) -> np.ndarray:
+    def number_of_user_key(self) -> np.ndarray:
+        """The number of the user that each feature stands for; -1 for others."""
+        numbers = np.full(self.items.shape[1], -1, np.int32)
+        numbers[self.user_keys] = np.arange(self.num_users)
+        return numbers
+
+    @cached_property
+    def number_of_key(self) -> np.ndarray:
         """The number of the item that each feature stands for; -1 for others."""
         known = self.item_keys >= 0
         numbers = np.full(self.items.shape[1], -1, np.int32)
@@ -140,11 +156,9 @@ class Catalogue:
         DataError
             If a row holds more than one user or item.
         """
-        users = np.full(X.shape[1], -1, np.int32)
-        users[self.user_keys] = np.arange(self.num_users, dtype=np.int32)
         return (
-            _one_of_each_row(X, users, self.user or "user"),
-            _one_of_each_row(X, self._number_of_key, self.item),
+            _one_of_each_row(X, self.number_of_user_key, self.user or "user"),
+            _one_of_each_row(X, self.number_of_key, self.item),
         )
 
     def widened(self, num_features: int) -> Catalogue:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
+from fm.cli.lists import with_items_named
 from fm.cli.options import (
     Parser,
     add_data_options,
@@ -39,6 +40,7 @@ EXAMPLES = """\
     fm convert test.csv test.recordio --target rating --encoder encoder.json
   the artefact of SageMaker's built-in algorithm into our model file, and back
     fm convert model.tar.gz model.safetensors
+    fm convert model.tar.gz model.safetensors --user 0:943 --item 943:2625     recommends then
     fm convert model.safetensors model.tar.gz"""
 
 ROWS = ("libsvm", "libffm", "recordio")
@@ -73,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--to",
         choices=(*ROWS, *TABLES, *MODELS),
-        help="format of OUTPUT; not given: told from its name (.tar.gz: builtin)",
+        help="format of OUTPUT; not given: as its name ends (.tar.gz: builtin)",
     )
     parser.add_argument(
         "--feature-dim",
@@ -113,8 +115,11 @@ def _format_of(path: str) -> str:
 
 
 def _convert_model(args: argparse.Namespace, form: str) -> str:
-    _refuse(args, "a model is converted as it is", unless=())
+    own = () if form == "builtin" else ("item", "user")
+    _refuse(args, "a model is converted as it is", unless=own)
     model = load(args.input)
+    if args.item is not None or args.user is not None:
+        model = with_items_named(model, args.input, item=args.item, user=args.user)
     if form == "builtin" and model.encoder is not None:
         log.warning("the built-in's artefact has no place for the encoder: it stays behind")
     with naming(args.output):
@@ -161,29 +166,28 @@ def _convert_table(args: argparse.Namespace, form: str) -> str:
 def _convert_rows(args: argparse.Namespace, form: str) -> str:
     from fm.reading.read import TARGETS, read
 
-    encoder = None if args.encoder is None else _load_encoder(args.encoder)
     if args.weight is not None:
         raise ConfigError(f"--weight: {form} has no place for weights")
     options = data_options(args)
-    _refuse(
-        args,
-        "a file of rows has no place for items and users",
-        unless={*options, *_OWN} - _OF_ITEMS,
-    )
+    unless = {*options, *_OWN} - _OF_ITEMS
+    _refuse(args, "a file of rows has no place for items and users", unless=unless)
+    encoder = None if args.encoder is None else _load_encoder(args.encoder)
     if encoder is not None and "target" not in options:
         options |= _target_beside(encoder, args.input, options)
     data = read(args.input, encoder=encoder, num_features=args.feature_dim, **options)
-    if data.encoder is None and args.save_encoder:
-        raise ConfigError(f"--save-encoder: {args.input} has no columns to encode")
-    if data.encoder is not None and not (args.encoder or args.save_encoder):
-        log.warning("what the feature numbers mean is not kept; give --save-encoder")
-    if data.encoder is not None and data.y is None and form == "recordio":
-        log.warning(
-            "%s: no column is called %s, so the records have no labels; name the target with "
-            "--target",
-            data.source,
-            ", ".join(TARGETS),
-        )
+    if data.encoder is None:
+        if args.save_encoder:
+            raise ConfigError(f"--save-encoder: {args.input} has no columns to encode")
+    else:
+        if not (args.encoder or args.save_encoder):
+            log.warning("what the feature numbers mean is not kept; give --save-encoder")
+        if data.y is None and form == "recordio":
+            called = ", ".join(TARGETS)
+            log.warning(
+                "%s: no column is called %s, so the records have no labels; name the target with "
+                "--target",
+                data.source, called,
+            )  # fmt: skip
     with open_output(args.output) as file:
         _write_rows(file, data, form)
     if args.save_encoder and data.encoder is not None:

@@ -3,8 +3,8 @@
 Decided here: what is compared and on which rows. Not decided here: the data
 (``fm.datasets.survey``).
 
-The comparison is made on two kinds of rows that no model is trained on, because they ask different
-questions: ratings of people whose other ratings are known, and all ratings of people never seen.
+The models are compared on two kinds of rows that none is trained on: ratings of people whose other
+ratings are known, and all ratings of people never seen. The two are different questions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fm.training.fit import Epoch, fit
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from fm.recommending.recommender import Recommendations
+    from fm.recommending.recommendations import Recommendations
 
 SEED = 0
 HELD_OUT = 0.1  # of the people, and of the ratings of the others
@@ -48,9 +48,9 @@ STRANGERS: tuple[dict[str, str], ...] = (
         "region": "East South Central",
     },
 )
-RATINGS = {"Italy": 5.0, "India": 1.0, "Thailand": 1.0}  # what the first of them tells next
+RATINGS = {"Italy": 5.0, "India": 1.0, "Thailand": 1.0}  # what the first of them rates next
 FM_IDS, FM_ANSWERS = "FM, ids", "FM, ids and answers"
-_DAMPING = 5.0  # of the bias model: an average counts as if so many ratings more were average
+_DAMPING = 5.0  # of the bias model: that many average ratings are added to those of each
 _SWEEPS = 15  # over people and cuisines, until their averages fit together
 _TOP = 5  # cuisines that are shown
 _REASONS = 3  # terms of a score that are shown
@@ -88,7 +88,7 @@ def main() -> int:
             _say(f"\ntraining {name}: {', '.join(columns)}")
             models[name], line = _trained(name, columns, table, split)
             lines.append(line)
-            if interrupted.is_set:  # fit has swallowed it: it keeps the best model so far
+            if interrupted.is_set:  # fit ended early and kept the best model so far
                 raise KeyboardInterrupt
         _say(_as_text(lines, split))
         with_ids, with_answers = models.values()
@@ -173,10 +173,10 @@ def _trained(name: str, columns: list[str], table: pa.Table, split: Split) -> tu
 
 def _say_epoch(epoch: Epoch) -> None:
     if epoch.refit:
-        if epoch.number == 0:
+        if epoch.number == 1:
             _say("  again on all rows, for as many epochs as were best")
-    elif epoch.number % _EVERY == 0:
-        _say(f"  epoch {epoch.number + 1:3}  validation rmse {epoch.validation['rmse']:.4f}")
+    elif epoch.number % _EVERY == 1:
+        _say(f"  epoch {epoch.number:3}  validation rmse {epoch.validation['rmse']:.4f}")
 
 
 def _line(name: str, scores: np.ndarray, table: pa.Table, split: Split, seconds: float) -> Line:
@@ -228,7 +228,7 @@ def _recommendations(table: pa.Table, split: Split, with_ids: Model, with_answer
 
 
 def _opinionated_person(users: np.ndarray, y: np.ndarray, cuisines: int) -> int:
-    """Return whose ratings differ most, of those who rated a quarter to three of all cuisines."""
+    """Return the person whose ratings differ most, among those with 1/4 to 3/4 of the cuisines."""
     counts = np.bincount(users)
     means = np.bincount(users, y) / np.maximum(counts, 1)
     spread = np.bincount(users, (y - means[users]) ** 2) / np.maximum(counts, 1)
@@ -238,13 +238,12 @@ def _opinionated_person(users: np.ndarray, y: np.ndarray, cuisines: int) -> int:
 
 def _listed(best: Recommendations) -> str:
     """Return the cuisines recommended to one person, with the predictions."""
-    pairs = zip(best.ids()[0], best.scores[0].tolist(), strict=True)
-    return ", ".join(f"{cuisine} {score:.1f}" for cuisine, score in pairs)
+    return ", ".join(f"{cuisine} {score:.1f}" for cuisine, score in best)
 
 
 def _why(model: Model, person: dict[str, str], best: Recommendations) -> str:
     """Return the strongest terms of the first prediction, in a line."""
-    cuisine = best.ids()[0][0]
+    cuisine = best.ids[0]
     found = model.explain({**person, "cuisine": cuisine})
     terms = ", ".join(f"{name} {value:+.2f}" for name, value in found.terms(_REASONS))
     return f"why {cuisine}: {found.bias:.2f} for everything, {terms}"
@@ -257,7 +256,7 @@ def _introduction(table: pa.Table, fields: list[str]) -> str:
     people, cuisines = (len(_codes(table, name)[1]) for name in ("user", "cuisine"))
     return (
         f"Who likes which cuisine? {table.num_rows:,} ratings (1 to 5) by {people:,} people of "
-        f"{cuisines} cuisines;\neach person also told: {', '.join(fields)}."
+        f"{cuisines} cuisines;\neach person also answered: {', '.join(fields)}."
     )
 
 

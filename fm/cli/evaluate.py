@@ -1,4 +1,4 @@
-"""``fm evaluate``: how well a model predicts the targets in a file."""
+"""``fm evaluate``: how well a model predicts the targets in a file, or ranks its items."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import orjson
 
 from fm.cli.options import Parser, add_data_options, check_encoder, data_options, positive
-from fm.data.dataset import Dataset
-from fm.errors import ConfigError, DataError
+from fm.evaluating.predictions import evaluate_predictions
 from fm.model.load import load
 from fm.model.model import Model
 
@@ -29,9 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; see ``fm evaluate --help``."""
     parser = Parser(
         "fm evaluate",
-        "Measure a model on a file with targets. For comparison, the best constant prediction for\n"
-        "these targets (their mean) is measured too. With --ranking: how well it recommends the\n"
-        "items of the file, each of whose rows is an interaction, beside two simple methods.",
+        "Measure a model on a file with targets, and beside it the best constant prediction for\n"
+        "these targets (their mean). With --ranking: measure how well it recommends the items of\n"
+        "the file, whose rows are interactions, and beside it two simple methods.",
         EXAMPLES,
     )
     parser.add_argument(
@@ -57,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.ranking:
         result = _ranking(model, source, given, options)
     else:
-        result = evaluate(model, source, **options)
+        result = evaluate_predictions(model, source, **options)
     if args.json:
         text = orjson.dumps(result, option=orjson.OPT_INDENT_2).decode()
     else:
@@ -118,7 +116,7 @@ def _ranking(
     if columns:
         if known is not None:
             columns = {"user": known.user or None, "item": known.item, **columns}
-        columns["keep_seen"] = False  # it would be who met what in the test
+        columns["keep_seen"] = False  # seen in training is meant, and these are test rows
     options = {**model.reading_options(source, options.get("format")), **options}
     data = read(
         source,
@@ -149,77 +147,6 @@ def _progress() -> Iterator[Callable[[int], object] | None]:
 
     with tqdm(unit="list", unit_scale=True, desc="ranking", mininterval=0.2) as bar:
         yield bar.update
-
-
-def evaluate(model: Model, source: Any, **options: Any) -> dict[str, Any]:
-    """Return the metrics of a model on data with targets, and those of the best constant.
-
-    Parameters
-    ----------
-    model : Model
-    source : path, frame, matrix, or anything else that :func:`fm.read` takes
-        Read in batches: a table may be larger than the memory.
-    **options
-        Options of :func:`fm.reading.read.read_batches`, such as `target`.
-
-    Returns
-    -------
-    dict
-        ``rows``, ``predictor_type``, ``metrics`` and ``baseline``, the last two from name to value.
-
-    Raises
-    ------
-    DataError
-        If rows have no target, a classifier's is not 0 or 1, or all weights are 0.
-    ConfigError
-        If the model is a ranker, which predicts no target.
-
-    Examples
-    --------
-    >>> from fm import TrainConfig
-    >>> model = Model(1.0, [1.0, 2.0], [[0.0], [0.0]], TrainConfig(num_factors=1))
-    >>> evaluate(model, (np.eye(2), [2.0, 4.0]))["metrics"]["mse"]
-    0.5
-    """
-    from fm.reading.read import read_batches
-
-    task = model.task
-    if task.ranks:
-        raise ConfigError(
-            "evaluate: the model is a ranker, whose scores predict no target; measure its lists, "
-            "with --ranking or fm.evaluating.rankings"
-        )
-    options = {**model.reading_options(source, options.get("format")), **options}
-    scores, targets, weights = [], [], []
-    first = 0
-    for rows in read_batches(source, require_target=True, **options):
-        targets.append(_targets(model, rows, first))
-        scores.append(model.scores(rows))
-        if rows.weight is not None:
-            weights.append(rows.weight)
-        first += rows.num_rows
-    y = np.concatenate(targets)
-    weight = np.concatenate(weights) if weights else None
-    if weight is not None and not weight.any():
-        raise DataError(f"{rows.source}: expected a weight above 0, found all of them 0")
-    return {
-        "rows": first,
-        "predictor_type": task.name,
-        "metrics": task.measure(np.concatenate(scores), y, weight),
-        "baseline": task.baseline(task.constant(y), y, weight),
-    }
-
-
-def _targets(model: Model, rows: Dataset, first: int) -> np.ndarray:
-    if rows.y is None:
-        raise DataError(f"{rows.source}: expected a target in each row; name it with --target")
-    at = model.task.first_wrong_target(rows.y)
-    if at is not None:
-        raise DataError(
-            f"{rows.source} row {first + at + 1}: expected label 0 or 1, because the model is a "
-            f"{model.task.noun}, found {rows.y[at]:g}"
-        )
-    return rows.y
 
 
 def _as_text(result: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
-"""``fm explain``: a model and rows in, what their scores are made of out.
+"""``fm explain``: a model and rows in, the terms of their scores out.
 
-Decided here: which rows are explained, and what the terms look like in a file. Not decided here:
-how a score is split (``fm.explaining.terms``), which pairs are strong
+Decided here: which rows are explained, and how the terms are written to a file. Not decided here:
+how a score is split (``fm.explaining.terms``), which pairs come first
 (``fm.explaining.interactions``), how they are drawn (``fm.explaining.pictures``).
 """
 
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
 import orjson
 import scipy.sparse as sp
 
@@ -30,8 +31,9 @@ from fm.cli.options import (
     parse_json,
     positive,
 )
+from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
-from fm.explaining.pictures import bars, heat_map
+from fm.explaining.interactions import FieldInteractions, field_interactions
 from fm.explaining.terms import Explanation
 from fm.model.load import load
 from fm.model.model import Model
@@ -51,8 +53,8 @@ EXAMPLES = """\
   fm explain model/ test.csv --interactions -n 50      the strongest pairs of all rows
   fm explain model/ test.csv --interactions --picture fields.svg     and a heat map of the fields"""
 
-_ROWS, _PAIRS = 5, 20  # shown, if nobody says how many
-_TOGETHER = 1000  # rows whose terms are one table
+_ROWS, _PAIRS = 5, 20  # rows and pairs that are shown if no number is given
+_TOGETHER = 1000  # rows whose terms go into one table
 
 log = logging.getLogger("fm")
 
@@ -63,18 +65,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_intermixed_args(argv)
     form, options = output_format(args, OF_ROWS, "table"), _checked(args)
     model = load(args.model)
-    parts = _read(args, model, options) if args.row is None else iter([_told(args, model)])
+    parts = _read(args, model, options) if args.row is None else iter(_told(args, model))
     if args.interactions:
-        _pairs_of(args, form, model, sp.vstack(list(parts), format="csr"))
+        _pairs_of(args, form, model, sp.vstack([part.X for part in parts], format="csr"))
         return 0
-    found: Iterator[Explanation] = (model.explain(X[i]) for X in parts for i in range(X.shape[0]))
+    found: Iterator[Explanation] = (
+        model.explain(part.take(np.array([row]))) for part in parts for row in range(part.num_rows)
+    )
     if args.picture is not None:
         first, *more = itertools.islice(found, 2)
         if more:
             raise ConfigError(
                 "--picture: expected one row to draw, found more; say --rows 1, or one --row"
             )
-        _draw(args.picture, bars, model, first)
+        _draw(args.picture, lambda: first)
         found = iter([first])
     with open_output(args.output) as file:
         OF_ROWS[form](file, found)
@@ -84,8 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         "fm explain",
-        "Show what the scores of rows are made of: the bias, the weight of each entry, and what\n"
-        "pairs of entries add. With --interactions: the pairs that add most, over all rows.",
+        "Show the terms of the scores of rows: the bias, the weight of each entry, and what each\n"
+        "pair of entries adds. With --interactions: the pairs that matter most in all rows.",
         EXAMPLES,
     )
     parser.usage = "%(prog)s [-h] MODEL [FILE] [OPTIONS]"
@@ -113,7 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--interactions",
         action="store_true",
-        help="the pairs of features with the largest mean contributions to scores",
+        help="the pairs of features that matter most: by the size of the mean contribution times "
+        "the square root of the number of rows with the pair",
     )
     add("-n", type=positive, metavar="N", help=f"how many --interactions; not given: {_PAIRS}")
     add = parser.add_argument_group("what to write").add_argument
@@ -128,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="output_format",
         action="store_const",
         const="json",
-        help="the same as --output-format json: a list, with all that is known of each row",
+        help="the same as --output-format json: a list, with everything about each row",
     )
     add(
         "--picture",
@@ -141,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _checked(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that say how FILE is read; refuse what does not go together."""
+    """Return the options that say how FILE is read; refuse options that exclude each other."""
     options = data_options(args)
     if args.input is None and args.row is None:
         raise ConfigError("explain: expected rows, found none; name a FILE or say --row")
@@ -166,9 +171,7 @@ def _checked(args: argparse.Namespace) -> dict[str, Any]:
 # -- rows in ---------------------------------------------------------------------------------------
 
 
-def _read(
-    args: argparse.Namespace, model: Model, options: dict[str, Any]
-) -> Iterator[sp.csr_matrix]:
+def _read(args: argparse.Namespace, model: Model, options: dict[str, Any]) -> Iterator[Dataset]:
     """Yield the first rows of the file as features; readers refuse a file without rows."""
     from fm.formats.tables import BATCH_ROWS
     from fm.reading.read import read_batches
@@ -180,14 +183,14 @@ def _read(
     check_encoder(args.model, model.encoder, source, form)
     options = {**model.reading_options(source, form), **options}
     for rows in read_batches(source, batch_rows=min(left, BATCH_ROWS), **options):
-        yield rows.X[:left]
+        yield rows if rows.num_rows <= left else rows.take(np.arange(left))
         left -= rows.num_rows
         if left <= 0:
             return
 
 
-def _told(args: argparse.Namespace, model: Model) -> sp.csr_matrix:
-    """Return the rows of --row as features."""
+def _told(args: argparse.Namespace, model: Model) -> list[Dataset]:
+    """Return the rows of --row as features, one by one: each may leave out other columns."""
     wanted = "an object or a list of them"
     rows = [row for text in args.row for row in parse_json("--row", text, wanted, dict)]
     numbered = all(row.keys() == {"features", "values"} for row in rows)
@@ -198,7 +201,8 @@ def _told(args: argparse.Namespace, model: Model) -> sp.csr_matrix:
         )
     try:
         if not numbered or model.encoder is not None and "features" in model.encoder.field_names:
-            return model.as_dataset(rows).X
+            model.as_dataset(rows)  # its error names the row that is wrong
+            return [model.as_dataset([row]) for row in rows]
         expected = "row {}: expected as many values as numbers of features"
         parts = [
             sparse_row(
@@ -206,11 +210,9 @@ def _told(args: argparse.Namespace, model: Model) -> sp.csr_matrix:
             )
             for i, row in enumerate(rows, 1)
         ]
-        return model.as_dataset(sp.vstack(parts, format="csr")).X
+        return [model.as_dataset(part) for part in parts]
     except DataError as err:
-        # a trained model's columns are what they are
-        text = str(err).replace("; for lists name the column in multi= or history=", "")
-        raise DataError(f"--row: {text}") from err
+        raise DataError(f"--row: {err.message}", err.advice) from err
     except ValueError as err:  # numpy's
         raise DataError(
             "--row: expected lists of numbers as features and values, found lists within them"
@@ -220,11 +222,11 @@ def _told(args: argparse.Namespace, model: Model) -> sp.csr_matrix:
 # -- explanations out ------------------------------------------------------------------------------
 
 
-def _draw(path: str, draw: Callable[..., Any], model: Model, what: Any) -> None:
+def _draw(path: str, made: Callable[[], Explanation | FieldInteractions]) -> None:
     try:
         with naming(path):
-            draw(model, what, save=path)
-    except ConfigError as err:  # which begins with the name of a function or of its argument
+            made().plot(path)
+    except ConfigError as err:  # its text begins with the name of a function or an argument
         raise ConfigError(f"--picture: {str(err).partition(': ')[2]}") from err
 
 
@@ -244,7 +246,7 @@ def _pairs_of(args: argparse.Namespace, form: str, model: Model, X: sp.csr_matri
         "second": pa.array([pair.second for pair in found], pa.string()),
     }
     if args.picture is not None:
-        _draw(args.picture, heat_map, model, X)
+        _draw(args.picture, lambda: field_interactions(model, X))
     with open_output(args.output) as file:
         OF_PAIRS[form](file, iter([pa.table(columns)]))
 
@@ -274,7 +276,7 @@ def _tables(found: Iterator[Explanation]) -> Iterator[pa.Table]:
         terms: list[tuple[str, float]] = []
         for number, one in part:
             listed = [("bias", one.bias), *one.terms(len(one.linear) + len(one.pairs))]
-            for name, value in zip(columns, (number, one.total, one.probability), strict=True):
+            for name, value in zip(columns, (number, one.score, one.probability), strict=True):
                 columns[name] += [value] * len(listed)
             terms += listed
         if part[0][1].probability is None:

@@ -16,7 +16,7 @@ class Interrupted:
 
 @contextmanager
 def interruptible() -> Iterator[Interrupted]:
-    """Treat SIGTERM like Ctrl-C: training ends and keeps the best model so far; remember it."""
+    """Treat SIGTERM like Ctrl-C: training ends with the best model so far. Note that it came."""
     state = Interrupted()
 
     def stop(number: int, frame: Any) -> None:

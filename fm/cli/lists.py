@@ -1,8 +1,8 @@
-"""Lists of items: what items are called, why they are in a list, and how it is shown.
+"""Lists of items: their names, the reasons for an item, and how a list is shown.
 
-Decided here: names of items (ids and titles), which terms of a score are its reasons, and the text
-that people read. Not decided here: which items are best (``fm.recommending.recommender``), whom
-they are for (``fm.cli.recommend``).
+Decided here: how items are named (by id or title), which terms of a score are given as reasons, and
+the text that people read. Not decided here: which items are best
+(``fm.recommending.recommender``), for whom (``fm.cli.recommend``).
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from fm.cli.predict import WRITERS as PREDICTIONS
 from fm.errors import ConfigError, DataError
 from fm.explaining.terms import explain, one_line
 from fm.formats.cells import number_of, text_of
-from fm.recommending.recommender import Recommendations, Recommender
+from fm.recommending.recommendations import Recommendations
+from fm.recommending.recommender import Recommender
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_PAIRS = 200  # listed of an explanation: all of them, unless a row has more than 20 entries
+    from fm.model.model import Model
+
+_PAIRS = 200  # pairs listed in an explanation: all of a row of up to 20 entries
 _REASONS = 3
 _TITLES = ("title", "name")  # columns of titles, unless another is named
 
@@ -32,16 +35,16 @@ log = logging.getLogger("fm")
 
 
 class Items:
-    """What the items are called: by id, and by title where there are titles.
+    """The names of the items: ids, and titles where there are some.
 
     Parameters
     ----------
     ids : sequence of str
         All items.
     titles : mapping of str to str
-        Id to title, perhaps of some items only; empty: there are no titles.
+        Id to title, perhaps for some items only; empty: there are no titles.
     column : str
-        What the ids are called, for messages.
+        The name of the column of ids, for messages.
 
     Examples
     --------
@@ -58,7 +61,7 @@ class Items:
             self._ids.setdefault(titles[item], []).append(item)
 
     def id_of(self, item: str) -> str:
-        """Return the id of an item that is named by its id or its title.
+        """Return the id of an item from its id or its title.
 
         Raises
         ------
@@ -66,7 +69,7 @@ class Items:
             If there are titles, and it is neither an id nor the title of one item.
         """
         if not self.titles or item in self._known:
-            return item  # without titles it is the catalogue that knows the items
+            return item  # the catalogue checks ids
         found = sorted(self._ids.get(item, []))
         if len(found) > 1:
             raise DataError(
@@ -81,22 +84,67 @@ class Items:
             )
         return found[0]
 
-    def table(
-        self, labels: Mapping[str, Any], ranks: Any, ids: list[str], kind: str, scores: Any
-    ) -> pa.Table:
-        """Return a table of items: labels, rank, item, title if there are titles, and score."""
+    def table(self, labels: Mapping[str, Any], found: pa.Table) -> pa.Table:
+        """Return a table to show: labels, rank, item, title if there are titles, and scores.
+
+        Parameters
+        ----------
+        labels : mapping of str to Arrow array
+            What each row is for.
+        found : Table
+            That of :meth:`Recommendations.to_table`; its column context is left out.
+        """
         import pyarrow as pa
 
-        columns = {"rank": ranks, "item": pa.array(ids, pa.string())}
+        columns = dict(zip(found.column_names[1:3], found.columns[1:3], strict=True))
         if self.titles:
-            columns["title"] = pa.array([self.titles.get(item) for item in ids], pa.string())
-        columns[kind] = scores
+            titles = map(self.titles.get, found["item"].to_pylist())
+            columns["title"] = pa.array(list(titles), pa.string())
+        columns |= zip(found.column_names[3:], found.columns[3:], strict=True)
         taken = {*columns, "why"}
         named = {f"context_{name}" if name in taken else name: labels[name] for name in labels}
         return pa.table({**named, **columns})
 
 
-# -- what is told of items in files ----------------------------------------------------------------
+def with_items_named(
+    model: Model, path: str, suffix: str = "", *, item: str | None, user: str | None
+) -> Model:
+    """Return a model that knows no items with those that options name.
+
+    Parameters
+    ----------
+    model : Model
+    path : str
+        Its file.
+    suffix : str
+        What the names of the options end in: ``--item`` and ``--user``, or ``--item-column``.
+    item, user : str or None
+        Columns or ranges of features.
+
+    Raises
+    ------
+    ConfigError
+        If the model knows its items, or they are not named.
+    """
+    if item is None and user is None:
+        if model.catalogue is not None:
+            return model
+        raise ConfigError(
+            f"{path}: the model does not know which of its features are items; say it with "
+            f"--item{suffix}, a column or a range of features such as 943:2625, and the users with "
+            f"--user{suffix}"
+        )
+    if model.catalogue is not None:
+        raise ConfigError(
+            f"--item{suffix}, --user{suffix}: {path} knows its items ({model.catalogue.item}); "
+            "leave them out"
+        )
+    if item is None:
+        raise ConfigError(f"--user{suffix}: expected --item{suffix} too")
+    return model.with_catalogue(item=item, user=user)
+
+
+# -- items in files --------------------------------------------------------------------------------
 
 
 def items_in(
@@ -107,18 +155,18 @@ def items_in(
     title: str | None,
     key: str | None,
 ) -> tuple[Recommender, Items]:
-    """Return a recommender of the items that are asked for, and what these are called.
+    """Return a recommender of the items to choose from, and their names.
 
     Parameters
     ----------
     recommender : Recommender
     items : str or None
-        File of a table of the items that may be recommended; None: those of `recommender`.
+        File with a table of the items that may be recommended; None: those of `recommender`.
     titles : str or None
-        File of a table of titles; None: that of `items`, if it has a column of them.
+        File with a table of titles; None: that of `items`, if it has a column of titles.
     title, key : str or None
-        The columns of titles and ids. None: called `title` or `name`, and as in the training data;
-        else, and not so in `items` for the title, the second and the first.
+        The columns of titles and ids. None: a column called `title` or `name`, and one called as in
+        the training data; else the second and the first (but no title is guessed in `items`).
 
     Raises
     ------
@@ -136,26 +184,34 @@ def items_in(
     if items is not None:
         by_id = _column("--id", key, tables[items], [column], 0)
         recommender = recommender.with_items(tables[items], item=by_id)
-    found: dict[str, Any] = {}
+    ids, found = recommender.catalogue.item_ids, {}
     if paths:
         table = tables[paths[-1]]
         by_id = _column("--id", key, table, [column], 0)
         by_title = _column("--title", title, table, _TITLES, None if titles is None else 1)
         if by_title is not None:
-            cells = (map(text_of, table[name].to_pylist()) for name in (by_id, by_title))
-            found = {item: text for item, text in zip(*cells, strict=True) if item and text}
-            if not any(item in found for item in recommender.catalogue.item_ids):
-                raise DataError(
-                    f"{paths[-1]}: expected ids of the model's items in column {by_id}, found "
-                    "none; say which column it is with --id"
-                )
-    return recommender, Items(recommender.catalogue.item_ids, found, column)
+            found = _titles_in(table, paths[-1], by_id, by_title, ids)
+    return recommender, Items(ids, found, column)
+
+
+def _titles_in(
+    table: pa.Table, path: str, by_id: str, by_title: str, ids: Sequence[str]
+) -> dict[str, str]:
+    """Return the titles in a table, by id; refuse one that has none of these ids."""
+    cells = (map(text_of, table[name].to_pylist()) for name in (by_id, by_title))
+    found = {item: title for item, title in zip(*cells, strict=True) if item and title}
+    if not any(item in found for item in ids):
+        raise DataError(
+            f"{path}: expected ids of the model's items in column {by_id}, found none; name the "
+            "column with --id"
+        )
+    return found
 
 
 def _column(
     option: str, given: str | None, table: pa.Table, usual: Sequence[str], last: int | None
 ) -> Any:
-    """Return the column that is given, or a usual one, or the one at place `last`, or None."""
+    """Return the column that is given, or one with a usual name, or the one at place `last`."""
     found = table.column_names
     if given is not None:
         if given not in found:
@@ -170,7 +226,7 @@ def _column(
 def candidates_in(
     path: str | None, exclude: Sequence[str], recommender: Recommender, items: Items
 ) -> list[str] | None:
-    """Return the ids in a text (None: all ids) without those to exclude; None: all of them."""
+    """Return the ids in a text file without those to exclude; None: all items of the model."""
     from fm.formats.files import read_bytes
 
     if path is None and not exclude:
@@ -188,7 +244,7 @@ def candidates_in(
 
 
 def ratings_in(path: str, recommender: Recommender, items: Items) -> dict[str, float]:
-    """Return the ratings in a table of items and ratings; the last one of an item counts."""
+    """Return the ratings in a table; if an item occurs more than once, its last row counts."""
     from fm.formats.tables import read_table
     from fm.reading.read import TARGETS
 
@@ -217,10 +273,10 @@ def ratings_in(path: str, recommender: Recommender, items: Items) -> dict[str, f
 def with_reasons(
     table: pa.Table, recommender: Recommender, X: sp.csr_matrix, best: Recommendations
 ) -> pa.Table:
-    """Return a table of lists with a column `why`: what adds most to the score of each item.
+    """Return a table of lists with a column `why`: the terms that add most to each item's score.
 
-    Terms without the item's side are left out: they are the same in a whole list. The item itself
-    is called as its column; which one it is, is said beside it. Negative terms come last.
+    Terms of the context alone are left out: they are the same for all items of a list. The feature
+    of the item itself has the name of its column, because the item's id stands beside it.
 
     Parameters
     ----------
@@ -255,21 +311,20 @@ def with_reasons(
 
 
 def warn_of_strangers(recommender: Recommender, users: Any, X: sp.csr_matrix) -> None:
-    """Say which users (Arrow; None: the contexts name none) the model does not know."""
+    """Warn about users whom the model does not know; `users` is a column of Arrow, or None."""
     if users is None:
         return
     numbers, told = recommender.catalogue.rows_of_keys(X)[0], users.to_pylist()
     strangers = [u for u, number in zip(told, numbers, strict=True) if number < 0 and u is not None]
     if strangers:
         log.warning(
-            "users not in the training data: %s; their lists are what the model says of unknown "
-            "users",
+            "users not in the training data: %s; they get the lists of an unknown user",
             _shown(strangers),
         )
 
 
 def warn_of_nothing(labels: Mapping[str, Any], best: Recommendations) -> None:
-    """Say which lists are empty; labels are columns of Arrow."""
+    """Warn about empty lists; `labels` are columns of Arrow."""
     empty = np.flatnonzero((best.numbers < 0).all(axis=1))
     if empty.size:
         name = next(iter(labels), None)
@@ -278,7 +333,7 @@ def warn_of_nothing(labels: Mapping[str, Any], best: Recommendations) -> None:
 
 
 def _shown(values: Sequence[Any]) -> str:
-    """Return the first of some values.
+    """Return some values as text, the first three by name.
 
     Examples
     --------
@@ -290,7 +345,7 @@ def _shown(values: Sequence[Any]) -> str:
 
 
 def write_text(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
-    """Write lists for people to read; a list begins at rank 1, under what it is for."""
+    """Write lists for people to read; each list begins at rank 1, under a line with its labels."""
     between: list[str] = []
     for table in tables:
         labels = table.column_names[: table.column_names.index("rank")]
@@ -299,8 +354,8 @@ def write_text(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
         rows = table.to_pylist()
         starts = [i for i, row in enumerate(rows) if row["rank"] == 1]
         for start, end in zip(starts, [*starts[1:], len(rows)], strict=False):
-            told = [f"{name} {rows[start][name]}" for name in labels]
-            lines = [one_line(", ".join(told), 100)] if labels else []
+            named = [f"{name} {rows[start][name]}" for name in labels]
+            lines = [one_line(", ".join(named), 100)] if labels else []
             lines += _lines(rows[start:end], shown)
             file.write(("\n".join([*between, *lines]) + "\n").encode())
             between = [""]

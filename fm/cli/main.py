@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from fm.cli.options import EXIT_WRONG, run
+from fm.cli.messages import EXIT_WRONG, run
 from fm.version import __version__
 
 # verb -> what it does; the verb's module fm.cli.VERB has a function main(argv) -> exit code
@@ -15,8 +15,8 @@ VERBS = {
     "train": "learn a model from a file, and save it",
     "predict": "predict each row of a file",
     "evaluate": "measure a model on a file with targets",
-    "recommend": "the best items for users or contexts",
-    "explain": "what the scores of rows are made of",
+    "recommend": "list the best items for users or contexts",
+    "explain": "show what the scores of rows are made of",
     "serve": "answer HTTP requests with predictions",
     "convert": "turn a data file or a model into another format",
 }
@@ -45,7 +45,7 @@ def _help() -> str:
     return (
         "usage: fm VERB ...\n\nFactorization machines.\n\n"
         f"verbs:\n{verbs}\n"
-        "fm VERB --help tells more and shows examples; python -m fm.VERB does the same.\n"
+        "fm VERB --help shows options and examples. python -m fm.VERB is the same as fm VERB.\n"
         "fm --version shows the version.\n"
     )
 

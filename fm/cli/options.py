@@ -1,9 +1,7 @@
-"""What the command lines share: options that describe the data, and how a program ends.
+"""What the command lines share: options that describe the data, and outputs.
 
-Decided here: how a command line takes the options of reading (``fm.reading.options``), how outputs
-are opened, the form of messages (advice in them names options, not arguments of Python), and exit
-codes: 0 done, 2 wrong use, data or model (one line on standard error), 130 interrupted, 141 nobody
-reads our output any more (as `head` leaves a pipe).
+Decided here: how a command line takes the options of reading (``fm.reading.options``), and how
+outputs are opened.
 """
 
 from __future__ import annotations
@@ -12,31 +10,23 @@ import argparse
 import csv
 import errno
 import gzip
-import logging
 import os
-import re
-import shlex
 import shutil
 import sys
-import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 import orjson
 
-from fm.config import parameters
-from fm.errors import ConfigError, DataError, FMError
+from fm.cli.messages import EXIT_WRONG
+from fm.errors import Advice, ConfigError, DataError
 from fm.formats.storage import atomic_output
 from fm.reading.options import options
 
 if TYPE_CHECKING:
     from fm.encoding.encoder import Encoder
-
-EXIT_WRONG = 2
-EXIT_INTERRUPTED = 130
-EXIT_CLOSED_PIPE = 141
 
 
 class Parser(argparse.ArgumentParser):
@@ -148,7 +138,7 @@ def add_data_options(
     target : bool
         Whether the program uses targets and weights.
     columns : bool
-        Whether the program chooses columns; not so where a model's encoder has chosen.
+        Whether the program chooses columns; false where the encoder of a model has chosen them.
     """
     groups = dict.fromkeys(option.group for option in options())
     for name in groups:
@@ -183,56 +173,25 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
     found = {name: given[name] for name in _TAKEN if given.get(name) not in (None, [])}
     if given.get("names"):
         if given.get("header"):
-            raise ConfigError("--names: expected a table without a header, found --header too")
+            raise ConfigError(
+                "names: expected a table without a header",
+                Advice("give {names} or {header}, not both", names=..., header=True),
+            )
         found["header"] = given["names"]
     if given.get("separator"):
         named = [kind for kind in ("multi", "history") if kind in found]
         if not named:
             raise ConfigError(
-                "--separator: separates the values of columns that --multi or --history names, "
-                "found neither; name the columns"
+                "separator: expected columns whose values it separates, found none",
+                Advice("name them with {multi} or {history}", multi=..., history=...),
             )
         for kind in named:
             found[kind] = dict.fromkeys(found[kind], given["separator"])
     return found
 
 
-_SWITCHES = ("header", "zero_based", "standardize")
-_ARGUMENTS = (*_TAKEN, "encoder", *(p.name for p in parameters()))
-_ADVICE = re.compile(
-    r"(\b(?:and|give|in|name|or|pass|say|use|where|with) |\()"
-    rf"({'|'.join(_ARGUMENTS)})=(\[.*?\]|'.*?'|[\w.]*)"
-)
-
-_WIDTH = re.compile(r"(^|\b(?:give|raise) )num_features\b")  # has another name as an option
-
-
-def as_options(text: str) -> str:
-    """Return a message whose advice names options where it named arguments of Python.
-
-    Examples
-    --------
-    >>> as_options("no column is called y; say which is the target with target=")
-    'no column is called y; say which is the target with --target'
-    >>> as_options("leave it out with ignore=['when'], or pass header=False")
-    'leave it out with --ignore when, or pass --no-header'
-    """
-    return _ADVICE.sub(_option, _WIDTH.sub(r"\1--feature-dim", text))
-
-
-def _option(found: re.Match[str]) -> str:
-    before, name, value = found.groups()
-    dashed = name.replace("_", "-")
-    if name in _SWITCHES and value in ("True", "False"):
-        return f"{before}--{'' if value == 'True' else 'no-'}{dashed}"
-    inner = value.strip("['\"]")
-    if inner.strip("."):  # else it stands for any value
-        inner = shlex.quote(inner)
-    return f"{before}--{dashed} {inner}".rstrip()
-
-
 def command(verb: str) -> list[str]:
-    """Return the words that run a verb from where the user is, as the user runs this program."""
+    """Return the words that run a verb from the user's directory, as the user runs this program."""
     script = Path(sys.argv[0])
     if script.name == "fm" and shutil.which("fm") == str(script.absolute()):
         return ["fm", verb]
@@ -246,7 +205,7 @@ def command(verb: str) -> list[str]:
 
 
 def parse_json(option: str, text: str, wanted: str, kind: Any) -> list[Any]:
-    """Return JSON, which is a thing of a kind or a list of them, as a list.
+    """Return JSON as a list: a value of the wanted kind, or a list of such values.
 
     Examples
     --------
@@ -264,16 +223,16 @@ def parse_json(option: str, text: str, wanted: str, kind: Any) -> list[Any]:
 
 
 def check_output(option: str, path: str, inputs: Mapping[str, Any]) -> None:
-    """Refuse, before hours of work, a place for output that is an input or cannot be written.
+    """Refuse, before hours of work, an output that is an input or cannot be written.
 
     Parameters
     ----------
     option : str
         What asks for the output, such as ``"--output"``.
     path : str
-        A file, which may be there, or a directory; directories are made later.
+        A file, which may exist, or a directory; directories are made later.
     inputs : mapping of str to path
-        What each is for, and where it is; other things than paths are left alone.
+        What each input is for, and its path; values that are no paths are skipped.
 
     Raises
     ------
@@ -303,7 +262,7 @@ def check_encoder(model: str, encoder: Encoder | None, source: Any, format: str 
     Parameters
     ----------
     model : str
-        Name of the model's file.
+        Path of the model.
     encoder : Encoder or None
         That of the model.
     source : path or bytes
@@ -341,9 +300,9 @@ def naming(path: str) -> Iterator[None]:
 
 @contextmanager
 def open_output(path: str | None) -> Iterator[BinaryIO]:
-    """Open what is written to: standard output (None), or a file that appears when it is complete.
+    """Open standard output (None), or a file that appears when it is complete.
 
-    What goes to a name that ends in ``.gz`` is compressed.
+    A file whose name ends in ``.gz`` is compressed.
     """
     if path is None:
         yield sys.stdout.buffer
@@ -357,7 +316,7 @@ def open_output(path: str | None) -> Iterator[BinaryIO]:
 
 
 def output_ending(path: str) -> str:
-    """Return what the name of a file says of its format: the ending before ``.gz``.
+    """Return the ending of a file's name that tells its format: the one before ``.gz``.
 
     Examples
     --------
@@ -368,9 +327,9 @@ def output_ending(path: str) -> str:
 
 
 def output_format(args: argparse.Namespace, formats: Collection[str], usual: str) -> str:
-    """Return the format of what is written: `--output-format`, or as the name of `--output` says.
+    """Return the format to write: that of `--output-format`, or of the ending of `--output`.
 
-    Raises ConfigError if that is none of `formats`; `usual` is that of standard output.
+    `usual` is the format of standard output. Raises ConfigError if the ending is none of `formats`.
     """
     if args.output_format or args.output is None:
         return args.output_format or usual
@@ -383,63 +342,3 @@ def output_format(args: argparse.Namespace, formats: Collection[str], usual: str
             f"--output: cannot tell the format from {args.output!r}; give --output-format"
         )
     return form
-
-
-def run(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
-    """Run the main function of a command line and return its exit code.
-
-    Errors that are not bugs become one line on standard error; so do warnings and the messages of
-    the logger ``fm``.
-    """
-    try:
-        with _messages():
-            code = main(argv)
-            sys.stdout.flush()
-            return code
-    except KeyboardInterrupt:
-        _say("interrupted")
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Python would complain when it flushes standard output at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_CLOSED_PIPE
-    except FMError as err:
-        _say(f"error: {as_options(str(err))}")
-    except OSError as err:
-        _say(f"error: {err.filename or 'input or output'}: {err.strerror or err}")
-    except MemoryError:
-        _say("error: out of memory; use fewer rows at a time, fewer features or fewer factors")
-    return EXIT_WRONG
-
-
-def _say(text: str) -> None:
-    line = "fm: " + " ".join(text.split())
-    if "tqdm" in sys.modules:  # keeps a progress bar in one piece
-        sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
-    else:
-        sys.stderr.write(line + "\n")
-
-
-@contextmanager
-def _messages() -> Iterator[None]:
-    """Show warnings and log records as lines, as long as a command runs."""
-    log = logging.getLogger("fm")
-    handler = _Lines()
-    log.addHandler(handler)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default", UserWarning)
-            warnings.showwarning = _show_warning  # type: ignore[assignment]
-            yield
-    finally:
-        log.removeHandler(handler)
-
-
-class _Lines(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        _say(level + as_options(record.getMessage()))
-
-
-def _show_warning(message: Warning | str, *_: Any) -> None:
-    _say(f"warning: {as_options(str(message))}")

@@ -35,8 +35,8 @@ EXAMPLES = """\
   fm predict model/ new.csv --output scored.csv --append
                                                        the table with one column more
   fm predict model/ ads.libsvm --output p.parquet      probabilities of a classifier
-  fm predict model/ ads.libsvm --label --proba --output p.csv
-  fm predict model.tar.gz test.protobuf --raw          an artefact of SageMaker's built-in
+  fm predict model/ ads.libsvm --label --probability --output p.csv
+  fm predict model.tar.gz test.protobuf --score        an artefact of SageMaker's built-in
   gunzip -c log.csv.gz | fm predict model/ - | head"""
 
 
@@ -44,19 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; see ``fm predict --help``."""
     args = _parser().parse_args(argv)
     model = load(args.model)
-    kinds = _kinds(args, model)
     if args.output is not None:
         check_output("--output", args.output, {"the model": args.model, "the input": args.input})
     form = output_format(args, WRITERS, "txt")
-    if form == "txt" and (args.append or len(kinds) > 1):
-        raise ConfigError("txt holds one number a line; use --output-format csv, jsonl or parquet")
-    if form == "recordio" and (args.append or args.kinds):
-        raise ConfigError(
-            "recordio holds what the built-in algorithm answers: score, and predicted_label of a "
-            "classifier; leave out --append, --proba, --label and --raw, or use another format"
-        )
-    if form == "recordio" and model.task.has_probabilities:
-        kinds = ["probability", "label"]
+    kinds = _kinds(args, model, form)
     source: Any = sys.stdin.buffer.read() if args.input == "-" else args.input
     options = data_options(args)
     check_encoder(args.model, model.encoder, source, options.get("format"))
@@ -82,20 +73,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output-format",
         choices=tuple(WRITERS),
-        help="not given: told from the name of FILE (.gz is compressed); txt on standard output",
+        help="not given: as the name of FILE ends (.gz is compressed); txt on standard output",
     )
     parser.add_argument(
         "--append",
         action="store_true",
-        help="write the columns of the input too, before the predictions",
+        help="write the columns of the input, too, before the predictions",
     )
     what = parser.add_argument_group(
         "what to write",
-        "Not given: the probabilities of a classifier, the predictions of a regressor.",
+        "Not given: the probabilities of a classifier, the predictions of a regressor, the scores\n"
+        "of a ranker.",
     )
     for name, text in _KINDS.items():
-        flag = "proba" if name == "probability" else "raw" if name == "score" else name
-        what.add_argument(f"--{flag}", dest="kinds", action="append_const", const=name, help=text)
+        what.add_argument(f"--{name}", dest="kinds", action="append_const", const=name, help=text)
     add_data_options(parser, target=False, columns=False)
     return parser
 
@@ -103,18 +94,31 @@ def _parser() -> argparse.ArgumentParser:
 _KINDS = {
     "probability": "classifier: the probability of label 1",
     "label": "classifier: the label, 1 where the probability is at least 0.5",
-    "score": "the raw score, before the sigmoid",
+    "score": "the raw score: the sum of the formula, before the sigmoid of a classifier",
 }
 
 
-def _kinds(args: argparse.Namespace, model: Model) -> list[str]:
-    """Return the names of the columns to write."""
+def _kinds(args: argparse.Namespace, model: Model, form: str) -> list[str]:
+    """Return the names of the columns to write; refuse those that the format cannot hold."""
     kinds = list(dict.fromkeys(args.kinds or ()))
-    if model.task.has_probabilities:
-        return kinds or ["probability"]
-    if set(kinds) - {"score"}:
-        raise ConfigError(f"--proba, --label: {args.model} is a regressor; leave them out")
-    return kinds or ["prediction"]
+    classifies = model.task.has_probabilities
+    if not classifies and set(kinds) - {"score"}:
+        raise ConfigError(
+            f"--probability, --label: {args.model} is a {model.task.noun}, not a "
+            "classifier; leave them out"
+        )
+    if form == "txt" and (args.append or len(kinds) > 1):
+        raise ConfigError("txt holds one number a line; use --output-format csv, jsonl or parquet")
+    if form == "recordio":
+        if args.append or kinds:
+            raise ConfigError(
+                "recordio holds what the built-in algorithm answers: score, and predicted_label of "
+                "a classifier; leave out --append, --probability, --label and --score, or use "
+                "another format"
+            )
+        return ["probability", "label"] if classifies else ["prediction"]
+    usual = "probability" if classifies else "score" if model.task.ranks else "prediction"
+    return kinds or [usual]
 
 
 # -- rows in -------------------------------------------------------------------------------------
@@ -123,7 +127,7 @@ def _kinds(args: argparse.Namespace, model: Model) -> list[str]:
 def _batches(
     model: Model, source: Any, options: dict[str, Any], append: bool
 ) -> Iterator[tuple[Dataset, pa.Table | None]]:
-    """Yield the rows as the model's features, with their columns if these are wanted."""
+    """Give the rows as the model's features, with their columns for --append."""
     from fm.formats.guess import guess_format
     from fm.reading.numbered import READERS
     from fm.reading.read import read_batches
@@ -142,7 +146,7 @@ def _batches(
         raise ConfigError("--zero-based: does not apply to a table; leave it out")
     options.setdefault("format", form)
     for table in iter_batches(source, expect=model.encoder.field_names, **options):
-        yield Dataset(model.encoder.transform(table)), table
+        yield model.as_dataset(table), table
 
 
 def _with_progress(
@@ -212,10 +216,10 @@ def _write_jsonl(file: BinaryIO, tables: Iterator[pa.Table]) -> None:
 
 
 def _as_text(value: Any) -> str:
-    """Return a value that JSON has no form for as a text, if it is clear which."""
+    """Return as a text a value that has no form of its own in JSON."""
     if isinstance(value, Decimal):
         return str(value)
-    if isinstance(value, datetime.datetime):  # pandas' own, for nanoseconds
+    if isinstance(value, datetime.datetime):  # also that of pandas
         return value.isoformat()
     raise TypeError
 

@@ -1,10 +1,10 @@
 """``fm recommend``: a model in, the best items for users, contexts or somebody new out.
 
-Decided here: how people say whom they ask for, how items are named (by id or title), and what a
-list looks like. Not decided here: which items are best (``fm.recommending.recommender``), what a
-few ratings tell (``fm.recommending.folding``), what a score is made of (``fm.explaining.terms``).
+Decided here: the options that say for whom lists are made, and how items are named (by id or
+title). Not decided here: which items are best (``fm.recommending.recommender``), what a model
+learns from a few ratings (``fm.recommending.folding``), what a list looks like (``fm.cli.lists``).
 
-Lists are made and written block after block: there may be more users than fit in memory.
+Lists are made and written block by block, because those of all users may not fit in memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import orjson
 import scipy.sparse as sp
 
@@ -27,6 +26,7 @@ from fm.cli.lists import (
     ratings_in,
     warn_of_nothing,
     warn_of_strangers,
+    with_items_named,
     with_reasons,
 )
 from fm.cli.options import (
@@ -53,28 +53,33 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   fm recommend model/ --user 42 -k 5                   a table of the five best for user 42
   fm recommend model/ --user 42,43 --titles movies.csv --why
-                                                       with titles, and what speaks for each
-  fm recommend model/ --all -k 20 -o lists.parquet     everybody, block after block
+                                                       with titles, and the reasons for each
+  fm recommend model/ --all -k 20 -o lists.parquet     all users of the training data
   fm recommend model/ --context '{"user": "42", "hour": "evening"}'
   fm recommend model/ --input visitors.csv -o lists.csv
   fm recommend model/ --titles movies.csv --ratings '{"Alien (1979)": 5, "Big (1988)": 2}'
                                                        somebody new, from a few ratings
-  fm recommend model/ --user 42 --items movies.csv     also films that training did not meet
+  fm recommend model/ --user 42 --items movies.csv     also films that are not in training data
   fm recommend model/ --similar-to 50 --titles u.item
-  fm recommend model/ --export vectors/                for an index of nearest neighbours"""
+  fm recommend model/ --export vectors/                for an index of nearest neighbours
+  fm recommend model.tar.gz --item-column 943:2625 --user-column 0:943 --user 41
+                                                       an artefact of SageMaker's built-in"""
 
 WHOM = ("user", "context", "input", "all", "similar_to", "export")
 PERSON = ("ratings", "rated", "liked")
 _FILES = ("input", "rated", "candidates", "items", "titles")
-_OF_LISTS = ("why", "include_seen", "exclude", "candidates")  # no use without a list
+_OF_LISTS = ("why", "include_seen", "exclude", "candidates")  # no effect without a list
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; see ``fm recommend --help``."""
     args = _parser().parse_args(argv)
     form, options = output_format(args, WRITERS, "table"), _checked(args)
+    model = with_items_named(
+        load(args.model), args.model, "-column", item=args.item_column, user=args.user_column
+    )
     recommender, items = items_in(
-        load(args.model).recommender, args.items, args.titles, title=args.title, key=args.id
+        model.recommender, args.items, args.titles, title=args.title, key=args.id
     )
     if args.export is not None:
         from fm.recommending.vectors import export_vectors
@@ -84,8 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if args.similar_to is not None:
         best = recommender.similar_items(items.id_of(args.similar_to), args.k)
-        ranks = np.arange(1, len(best.ids) + 1, dtype=np.int32)
-        tables = iter([items.table({}, ranks, best.ids, "similarity", best.scores)])
+        tables = iter([items.table({}, best.to_table())])
     else:
         tables = _tables(args, recommender, items, options)
     with open_output(args.output) as file:
@@ -102,8 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--context", metavar="JSON", help="columns and their values: an object, or a list of them")
     add("--input", metavar="FILE", help="a table with a context in each row; - is standard input")
     add("--all", action="store_true", help="all users of the training data")
-    add("--similar-to", metavar="ITEM", help="nobody: show the items most like this one (cosine)")
-    add("--export", metavar="FOLDER", help="nobody: write the vectors of items and users there")
+    add("--similar-to", metavar="ITEM", help="no user: the items most similar to this (cosine)")
+    add("--export", metavar="FOLDER", help="no user: write the vectors of items and users there")
     add = parser.add_argument_group(
         "for somebody new, one of", "What else is known of the person goes in --context."
     ).add_argument
@@ -122,12 +126,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--include-seen", action="store_true", help="also what the user has met or rated already")
     add("--exclude", action="append", default=[], metavar="ITEM", help="not this one; repeatable")
     add("--candidates", metavar="FILE", help="only these: a text with an item in each line")
-    add("--items", metavar="FILE", help="those of this table, with what describes them; even new")
-    add("--titles", metavar="FILE", help="a table with titles of items; not given: --items")
+    add("--items", metavar="FILE", help="those of this table and its columns; they may be new")
+    add("--titles", metavar="FILE", help="a table with titles of items; not given: that of --items")
     add("--title", metavar="NAME", help="column of titles; not given: title, name or the second")
     add("--id", metavar="NAME", help="column of ids; not given: as in training, or the first")
+    add = parser.add_argument_group(
+        "for a model that knows no items", "Such as one of SageMaker's built-in algorithm."
+    ).add_argument
+    for role, span in (("item", "943:2625"), ("user", "0:943")):
+        add(
+            f"--{role}-column",
+            metavar="NAME",
+            help=f"column of the {role}s, or a range of features such as {span}",
+        )
     add = parser.add_argument_group("what to write").add_argument
-    add("--why", action="store_true", help="what of the item adds most to its score")
+    add("--why", action="store_true", help="the terms of the item that add most to its score")
     add("-o", "--output", metavar="FILE", help="where to write; not given: standard output")
     add(
         "--output-format",
@@ -155,24 +168,9 @@ def _listed(text: str) -> list[str]:
 
 
 def _checked(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that say how --input is read; refuse what does not go together."""
+    """Return the options that say how --input is read; refuse options that exclude each other."""
     given = {**vars(args), "user": args.users}
-    whom = [_flag(name) for name in WHOM if given[name] not in (None, False)]
-    person = [_flag(name) for name in PERSON if given[name] is not None]
-    if len(whom) > 1 or len(person) > 1:
-        several = whom if len(whom) > 1 else person
-        raise ConfigError(f"{', '.join(several)}: expected one of them, found {len(several)}")
-    if person and whom not in ([], ["--context"]):
-        raise ConfigError(f"{person[0]}: is for somebody new; leave out {whom[0]}")
-    if not whom and not person:
-        raise ConfigError(
-            "recommend: expected whom to recommend for, found nobody; say --user, --context, "
-            "--input, --all, --ratings, --rated or --liked (or --similar-to, --export)"
-        )
-    unused = {"--similar-to": _OF_LISTS, "--export": (*_OF_LISTS, "output", "titles", "title")}
-    for name in unused.get(whom[0], ()) if whom else ():
-        if given[name]:
-            raise ConfigError(f"{_flag(name)}: has no use with {whom[0]}; leave it out")
+    _check_whom(given)
     if args.items is None and args.titles is None and (args.title or args.id):
         raise ConfigError("--title, --id: name columns of --items or --titles; give one of these")
     options = data_options(argparse.Namespace(**{**given, "user": None}))
@@ -187,6 +185,26 @@ def _checked(args: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
+def _check_whom(given: Mapping[str, Any]) -> None:
+    """Refuse anything but one kind of context, or one person who is new."""
+    whom = [_flag(name) for name in WHOM if given[name] not in (None, False)]
+    person = [_flag(name) for name in PERSON if given[name] is not None]
+    for found in (whom, person):
+        if len(found) > 1:
+            raise ConfigError(f"{', '.join(found)}: expected one of them, found {len(found)}")
+    if person and whom not in ([], ["--context"]):
+        raise ConfigError(f"{person[0]}: is for somebody new; leave out {whom[0]}")
+    if not whom and not person:
+        raise ConfigError(
+            "recommend: expected an option that says for whom; give --user, --context, --input, "
+            "--all, --ratings, --rated or --liked (or --similar-to, --export)"
+        )
+    unused = {"--similar-to": _OF_LISTS, "--export": (*_OF_LISTS, "output", "titles", "title")}
+    for name in unused.get(whom[0], ()) if whom else ():
+        if given[name]:
+            raise ConfigError(f"{_flag(name)}: has no effect with {whom[0]}; leave it out")
+
+
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
@@ -195,7 +213,7 @@ def _flag(name: str) -> str:
 
 
 class Asked(NamedTuple):
-    """Some contexts: what they are called, and as features."""
+    """Some contexts: as features, and the columns that name them in the output."""
 
     labels: Mapping[str, Any]  # columns of Arrow
     X: sp.csr_matrix
@@ -204,7 +222,7 @@ class Asked(NamedTuple):
 def _asked(
     args: argparse.Namespace, recommender: Recommender, options: dict[str, Any]
 ) -> Iterator[Asked]:
-    """Yield the contexts, block after block."""
+    """Yield the contexts, block by block."""
     import pyarrow as pa
 
     if args.context is not None:
@@ -226,7 +244,9 @@ def _asked(
     else:
         ids = args.users or recommender.user_ids
         if not len(ids):
-            raise ConfigError("--all: the model does not know users; train it with --user COLUMN")
+            raise ConfigError(
+                "--all: the model does not know its users; train it with --user COLUMN"
+            )
         size = recommender.block_size(args.k)
         for begin in range(0, len(ids), size):
             part = list(ids[begin : begin + size])
@@ -262,7 +282,7 @@ def _asked_by_file(
 
 
 def _user(recommender: Recommender) -> str:
-    """Return what the column of users is called in lists: a range of features is no name."""
+    """Return the name of the column of users in the output; for a range of features, "user"."""
     name = recommender.catalogue.user
     return name if name in recommender.model.field_names else "user"
 
@@ -281,7 +301,7 @@ class Person(NamedTuple):
 
 
 def _person(args: argparse.Namespace, recommender: Recommender, items: Items) -> Person | None:
-    """Return what is known of somebody new; None if it is about others."""
+    """Return what the options say about somebody new; None if they ask for other contexts."""
     from fm.recommending.folding import fold_ratings
 
     ratings, liked = None, None
@@ -312,7 +332,7 @@ def _person(args: argparse.Namespace, recommender: Recommender, items: Items) ->
 def _tables(
     args: argparse.Namespace, recommender: Recommender, items: Items, options: dict[str, Any]
 ) -> Iterator[pa.Table]:
-    """Yield the lists, block after block, as a table with a row for each item."""
+    """Yield the lists, block by block, as a table with a row for each item."""
     candidates = candidates_in(args.candidates, args.exclude, recommender, items)
     person = _person(args, recommender, items)
     folded, asked = None, _asked(args, recommender, options)
@@ -328,13 +348,8 @@ def _tables(
         )
         warn_of_nothing(labels, best)
         found = best.to_table()
-        kind, scores = "score", found["score"].to_numpy()
-        task = recommender.model.task
-        if task.has_probabilities:
-            kind, scores = "probability", np.asarray(task.loss.link(scores))
         taken = {name: labels[name].take(found["context"]) for name in labels}
-        ids = found["item"].to_pylist()
-        table = items.table(taken, found["rank"], ids, kind, scores)
+        table = items.table(taken, found)
         if args.why:
             table = with_reasons(table, *_knowing(person, recommender, X), best)
         yield table
@@ -343,7 +358,7 @@ def _tables(
 def _with_progress(
     args: argparse.Namespace, recommender: Recommender, asked: Iterator[Asked]
 ) -> Iterator[Asked]:
-    """Show how many contexts are done, where a terminal is not taken by the lists."""
+    """Show how many contexts are done, unless the lists themselves go to the terminal."""
     if not sys.stderr.isatty() or args.output is None and sys.stdout.isatty():
         yield from asked
         return
@@ -359,7 +374,7 @@ def _with_progress(
 def _knowing(
     person: Person | None, recommender: Recommender, X: sp.csr_matrix
 ) -> tuple[Recommender, sp.csr_matrix]:
-    """Return a recommender that knows somebody new as a user, and who is asked for."""
+    """Return a recommender and the contexts to explain; somebody new is a user of it."""
     if person is None:
         return recommender, X
     from fm.recommending.extending import with_feature
@@ -369,7 +384,7 @@ def _knowing(
     if model.encoder is None:
         raise ConfigError("--why: a model without columns cannot name somebody new; leave it out")
     known = Recommender(with_feature(model, person.folded, "(new)"))
-    # As in the lists: all that is told or known of the context, but another user.
+    # As in the lists: the context that was given, with the new user in the place of its user.
     encoder: Any = known.model.encoder
     of_user = encoder.fields == encoder.field_names.index(known.catalogue.user)
     rest, new = known.contexts(person.context), known.contexts("(new)")

@@ -1,8 +1,8 @@
 """``fm train``: a file in, a model file out.
 
-Decided here: how further files are read so that their features are those of the training file, what
-a signal does, and what is shown. Not decided here: hyperparameters (the options are made from
-``fm.config``), training (``fm.training.fit``).
+Decided here: how further files are read so that their features are those of the training file, and
+what a signal does. Not decided here: hyperparameters (the options are made from ``fm.config``),
+training and its task (``fm.training``), what is shown (``fm.cli.report``).
 """
 
 from __future__ import annotations
@@ -10,34 +10,34 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 
 from fm.cli.interrupts import interruptible
+from fm.cli.messages import EXIT_INTERRUPTED
 from fm.cli.options import (
-    EXIT_INTERRUPTED,
     Parser,
     add_data_options,
     check_encoder,
     check_output,
-    command,
     data_options,
     naming,
 )
-from fm.config import Parameter, TrainConfig, parameters
+from fm.cli.report import texts_of_data, texts_of_model
+from fm.config import TrainConfig, parameters
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.model.file import FILE_NAME
 from fm.model.load import load
 from fm.model.model import Model
+from fm.parameter import Parameter
 from fm.reading.finding_items import continued
 from fm.recipes import OPTIMIZERS
 from fm.tasks import CLASSIFIER, REGRESSOR, Task
@@ -58,8 +58,7 @@ then:
   fm predict model.safetensors new.csv
   fm recommend model.safetensors --user 42"""
 
-_MOST_FIELDS = 12  # that are shown
-_WORSE = 1.2  # times the error of the training mean is no accident of the rows held out
+_WORSE = 1.2  # from this many times the error of the training mean on, it is not by chance
 
 log = logging.getLogger("fm")
 
@@ -82,48 +81,42 @@ def _train(args: argparse.Namespace) -> int:
     _check_outputs(args)
     say = _silent if args.quiet or args.json else _say
     with interruptible() as interrupted:
-        data, test, validation = _read(args, config, init)
-        if init is not None and init.catalogue is not None:
-            data = continued(init.catalogue, data)  # as fit does; here for the report
-        config = with_task(config, data, init)  # as fit does; here for the report
-        if not config.task.ranks:
-            for rows in (data, validation, test):  # else the baseline of numbers were nonsense
-                if rows is not None:
-                    check_labels(rows, config)
-        report = _report_of_data(data, config)
-        for name, text in _texts_of_data(data, config, report):
+        rows = _read(args, config, init)
+        config = _checked(args, config, init, rows)
+        report = _report_of_data(rows.data, config)
+        for name, text in texts_of_data(rows.data, config, report):
             say(name, text)
-        if args.resume and not os.path.exists(args.checkpoint):
-            log.info("%s: no checkpoint yet; training starts at epoch 1", args.checkpoint)
         begun = time.perf_counter()
-        model = fit(
-            data,
-            config,
-            validation=validation,
-            init=init,
-            checkpoint=args.checkpoint,
-            resume=args.resume,
-            progress=False if args.quiet else None,
-        )
+        model = _fitted(args, config, init, rows)
         report["seconds"] = time.perf_counter() - begun
         with naming(args.output):
             path = model.save(args.output)
     _warn_of_a_useless_model(model, report["baseline"])
     report |= {"model": str(path), "metrics": model.metrics, "history": model.history}
     report |= {"config": model.config.to_dict(), "interrupted": interrupted.is_set}
-    say("trained", _text_of_training(model, args.validation, report["seconds"]))
-    if interrupted.is_set and args.checkpoint is not None:
-        say("resume", _text_of_checkpoint(args.checkpoint))
-    if test is not None:
-        report["test"] = _measured(model, data, test)
-        what = _WHAT_OF_RANKERS if config.task.ranks else _WHAT
-        for name, values in report["test"].items():
-            say("test" if name == "metrics" else "", f"{_text_of(values)}  {what[name]}")
-    say("saved", f"{path} ({path.stat().st_size / 1e6:.2f} MB)")
-    say("next", _next_command(args, model, path))
+    if rows.test is not None:
+        report["test"] = _measured(model, rows.data, rows.test)
+    for name, text in texts_of_model(args, model, path, report):
+        say(name, text)
     if args.json:
         sys.stdout.write(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode() + "\n")
     return EXIT_INTERRUPTED if interrupted.is_set else 0
+
+
+def _fitted(
+    args: argparse.Namespace, config: TrainConfig, init: Model | None, rows: _Rows
+) -> Model:
+    if args.resume and not os.path.exists(args.checkpoint):
+        log.info("%s: no checkpoint yet; training starts at epoch 1", args.checkpoint)
+    return fit(
+        rows.data,
+        config,
+        validation=rows.validation,
+        init=init,
+        checkpoint=args.checkpoint,
+        resume=args.resume,
+        progress=False if args.quiet else None,
+    )
 
 
 # -- the command line ------------------------------------------------------------------------------
@@ -194,12 +187,12 @@ def _parser() -> Parser:
     parser.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="keep the state of the training here, every half a minute and at the end",
+        help="write the state of the training to this file, every half a minute and at the end",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on from the checkpoint, if there is one; the model is that of a run in one piece",
+        help="go on from the checkpoint, if there is one, as if training had not been interrupted",
     )
     parser.add_argument("--json", action="store_true", help="write a report as JSON, no text")
     parser.add_argument("--quiet", action="store_true", help="show warnings and errors only")
@@ -255,7 +248,7 @@ def _spelled(value: Any) -> str:
 
 
 def _config(args: argparse.Namespace, init: Model | None) -> TrainConfig:
-    """Return the config that was asked for; one error names everything that is wrong with it."""
+    """Return the config of the options; one error names all that is wrong with it."""
     names = (parameter.name for parameter in parameters())
     values = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if init is not None:
@@ -287,26 +280,24 @@ def _check_outputs(args: argparse.Namespace) -> None:
 # -- data ------------------------------------------------------------------------------------------
 
 
-def _read(
-    args: argparse.Namespace, config: TrainConfig, init: Model | None
-) -> tuple[Dataset, Dataset | None, Dataset | None]:
-    """Return the rows of training, test and validation, all with the features of the first."""
+class _Rows(NamedTuple):
+    """The rows to train on, to measure the finished model on, and to watch meanwhile."""
+
+    data: Dataset
+    test: Dataset | None
+    validation: Dataset | None
+
+
+def _read(args: argparse.Namespace, config: TrainConfig, init: Model | None) -> _Rows:
+    """Return the rows of all files, all with the features of the training file."""
     from fm.formats.guess import guess_format
-    from fm.reading.numbered import READERS
     from fm.reading.read import read
 
-    options = data_options(args)
+    options, needed = data_options(args), not config.task.ranks
     form = options.get("format")
-    first = dict(options)
-    if init is not None:
-        check_encoder(args.init, init.encoder, args.data, form)
-        first = {**init.reading_options(args.data, form), **options}
-        if first.get("keep_seen") is False and init.catalogue is not None:
-            first = {"item": init.catalogue.item, "user": init.catalogue.user or None, **first}
-    elif config.feature_dim is not None and (form or guess_format(args.data)) in READERS:
-        first["num_features"] = config.feature_dim
-    needed = not config.task.ranks
-    data = read(args.data, require_target=needed, **first)
+    data = read(args.data, require_target=needed, **_first_options(args, config, init))
+    if init is not None and init.catalogue is not None:
+        data = continued(init.catalogue, data)  # as fit does; here for the report
     same = ("format", "delimiter", "header", "target", "weight")
     further: dict[str, Any] = {name: options[name] for name in same if name in options}
     if data.encoder is not None:
@@ -315,17 +306,49 @@ def _read(
         further["num_features"] = max(data.num_features, config.feature_dim or 0)
 
     def like_data(path: str | None) -> Dataset | None:
+        if path is None:
+            return None
         more: dict[str, Any] = {}
-        if path is not None and data.zero_based is not None:  # the training file decides for all
-            if (form or guess_format(path)) == "libsvm":
-                more["zero_based"] = data.zero_based
-        return None if path is None else read(path, require_target=needed, **further, **more)
+        if data.zero_based is not None and (form or guess_format(path)) == "libsvm":
+            more["zero_based"] = data.zero_based  # the training file decides for all
+        return read(path, require_target=needed, **further, **more)
 
-    test, validation = like_data(args.test), like_data(args.validation)
-    for rows in (data, test, validation):
-        if rows is not None and rows.weight is not None and not rows.weight.any():
-            raise DataError(f"{rows.source}: expected a weight above 0, found all of them 0")
-    return data, test, validation
+    return _Rows(data, like_data(args.test), like_data(args.validation))
+
+
+def _first_options(
+    args: argparse.Namespace, config: TrainConfig, init: Model | None
+) -> dict[str, Any]:
+    """Return how the training file is read: as the options and the model of --init say."""
+    from fm.formats.guess import guess_format
+    from fm.reading.numbered import READERS
+
+    options = data_options(args)
+    form = options.get("format")
+    if init is None:
+        if config.feature_dim is not None and (form or guess_format(args.data)) in READERS:
+            options["num_features"] = config.feature_dim
+        return options
+    check_encoder(args.init, init.encoder, args.data, form)
+    options = {**init.reading_options(args.data, form), **options}
+    if options.get("keep_seen") is False and init.catalogue is not None:
+        options = {"item": init.catalogue.item, "user": init.catalogue.user or None, **options}
+    return options
+
+
+def _checked(
+    args: argparse.Namespace, config: TrainConfig, init: Model | None, rows: _Rows
+) -> TrainConfig:
+    """Return the config with the task that suits the targets; refuse rows that do not suit it."""
+    for some in rows:
+        if some is not None and some.weight is not None and not some.weight.any():
+            raise DataError(f"{some.source}: expected a weight above 0, found all of them 0")
+    config = with_task(config, rows.data, init)  # as fit does; here for the report
+    if not config.task.ranks:
+        for some in (rows.data, rows.validation, rows.test):
+            if some is not None:
+                check_labels(some, config)  # here, as the report says how good the mean is
+    return config
 
 
 def _report_of_data(data: Dataset, config: TrainConfig) -> dict[str, Any]:
@@ -384,12 +407,6 @@ def _warn_of_a_useless_model(model: Model, baseline: dict[str, float]) -> None:
         )
 
 
-# -- what is shown ---------------------------------------------------------------------------------
-
-_WHAT = {"metrics": "(the model)", "baseline": "(always the training mean)"}
-_WHAT_OF_RANKERS = {"metrics": "(the model, all items ranked)", "baseline": "(most popular first)"}
-
-
 def _say(name: str, text: str) -> None:
     sys.stdout.write(f"{name:9} {text}\n")
     sys.stdout.flush()  # epochs are reported on standard error, in between
@@ -397,101 +414,6 @@ def _say(name: str, text: str) -> None:
 
 def _silent(name: str, text: str) -> None:
     pass
-
-
-def _texts_of_data(
-    data: Dataset, config: TrainConfig, report: dict[str, Any]
-) -> Iterator[tuple[str, str]]:
-    about = report["data"]
-    yield "data", f"{data.source}: {data.num_rows:,} rows, {data.num_features:,} features"
-    if about["fields"]:
-        kinds: dict[str, str] = about["kinds"] or {}
-        groups: dict[str | None, list[str]] = {}
-        for name, size in list(about["fields"].items())[:_MOST_FIELDS]:
-            groups.setdefault(kinds.get(name), []).append(f"{name} {size:,}")
-        shown = [(f"{kind}: " if kind else "") + ", ".join(group) for kind, group in groups.items()]
-        more = len(about["fields"]) - _MOST_FIELDS
-        yield "fields", "; ".join(shown) + (f" and {more} more" if more > 0 else "")
-    if data.catalogue is not None:
-        yield "items", repr(data.catalogue)[len("Catalogue(") : -1]
-    task = config.task
-    if task.ranks:
-        yield "target", f"none: each row is an interaction; predictor_type {task.name}"
-        return
-    y = data.targets
-    spread = f"{y.min():g} to {y.max():g}, mean {y.mean(dtype=np.float64):.5g}"
-    if task.labels:
-        spread = f"0 and 1, {float(y.mean(dtype=np.float64)):.2%} are 1"
-    yield "target", f"{spread}; predictor_type {task.name}"
-    yield "baseline", f"{_text_of(report['baseline'])}  {_WHAT['baseline']}"
-
-
-def _text_of(metrics: dict[str, Any]) -> str:
-    return "  ".join(f"{name} {value:.5f}" for name, value in metrics.items())
-
-
-def _text_of_training(model: Model, validation: str | None, seconds: float) -> str:
-    """Return what the training came to: the epoch that was kept, and its metrics."""
-    done = sum("refit" not in epoch for epoch in model.history)
-    metrics = dict(model.metrics)
-    kept, again = metrics.pop("epoch", -1) + 1, metrics.pop("refit", False)
-    time_text = f"in {seconds:.3g} s"
-    loss = metrics.pop("loss", float("nan"))
-    if not metrics:
-        return f"{done} epochs {time_text}: loss {loss:.5f} on the training rows; no row held out"
-    where = "held-out rows" if validation is None else validation
-    if model.config.patience:
-        text = f"{done} epochs {time_text}; best {kept}: {_text_of(metrics)} on {where}"
-        return text + (f"; then {kept} epochs on all rows" if again else "")
-    text = f"{done} epochs {time_text}; last {kept}: {_text_of(metrics)} on {where}"
-    best = _best_epoch(model)
-    if best["epoch"] + 1 == kept:
-        return text
-    values = _text_of({name: best[name] for name in metrics})
-    return f"{text}; best {best['epoch'] + 1}: {values}, not kept because patience is 0"
-
-
-def _best_epoch(model: Model) -> dict[str, Any]:
-    """Return the entry of the history that early stopping would have kept."""
-    metric = model.config.watched_metric
-    best = model.history[0]
-    for entry in model.history[1:]:
-        if model.task.is_better(metric, entry[metric], best[metric]):
-            best = entry
-    return best
-
-
-def _text_of_checkpoint(path: str) -> str:
-    if os.path.exists(path):
-        return f"the same command with --resume goes on from {path}"
-    return f"{path} was not written yet (it is every half a minute): --resume would start afresh"
-
-
-def _next_command(args: argparse.Namespace, model: Model, path: Path) -> str:
-    """Return a command that uses the model, ready to run."""
-    words = [*command("predict"), str(path), args.test or args.data]
-    if model.task.ranks:
-        words, into = [*command("recommend"), str(path)], ["--output", "lists.csv"]
-        if model.catalogue is not None and model.catalogue.num_users:
-            return shlex.join([*words, "--all", *into])
-        if _knows_items_only(model):
-            return shlex.join([*words, "--context", "{}", *into])
-        words += ["--input", args.test or args.data, *into]  # contexts, as nobody is known
-    for name in ("format", "delimiter"):
-        if getattr(args, name) is not None:
-            words += [f"--{name}", getattr(args, name)]
-    if args.header is not None:
-        words.append("--header" if args.header else "--no-header")
-    if args.names:
-        words += ["--names", ",".join(f'"{n}"' if "," in n else n for n in args.names)]
-    return shlex.join(words)
-
-
-def _knows_items_only(model: Model) -> bool:
-    if model.encoder is None or model.catalogue is None:
-        return False
-    of_items = {model.catalogue.item, *model.catalogue.item_columns}
-    return of_items.issuperset(model.encoder.field_names)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from fm.errors import DataError
+from fm.errors import Advice, DataError
 from fm.sparse import all_finite, all_ones, checked_csr, refuse_complex
 
 if TYPE_CHECKING:
@@ -51,6 +51,18 @@ class Dataset:
         it: a later file without a feature 0 could be taken for one that counts from 1.
     catalogue : Catalogue or None
         Which features are items and users; None if no column is known to hold the items.
+        Which features are items and users; None where no column is known to be the item's.
+    filled : tuple of str
+        Columns that rows to predict left out, and that the model's catalogue filled in where it
+        knows their user or item.
+
+    Examples
+    --------
+    >>> data = Dataset.from_arrays([[1, 0], [0, 2]], [3.0, 4.0])
+    >>> data
+    Dataset(data: 2 rows x 2 features, y)
+    >>> data.take([1]).y
+    array([4.], dtype=float32)
     """
 
     X: sp.csr_matrix
@@ -63,6 +75,7 @@ class Dataset:
     source: str = "data"
     zero_based: bool | None = None
     catalogue: Catalogue | None = None
+    filled: tuple[str, ...] = ()
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -148,9 +161,8 @@ class Dataset:
             If there are none.
         """
         if self.y is None:
-            raise DataError(
-                f"{self.source}: no target to train on; name its column with target=..."
-            )
+            advice = Advice("name its column with {target}", target=...)
+            raise DataError(f"{self.source}: no target to train on", advice)
         return self.y
 
     def feature_name(self, index: int) -> str:

@@ -24,7 +24,7 @@ from fm.encoding.columns import (
     column_of_values,
     sorted_unique,
 )
-from fm.errors import ConfigError, DataError
+from fm.errors import Advice, ConfigError, DataError, FMWarning
 from fm.formats.cells import Cells, CellTable, is_text
 
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ def _default_kind(table: CellTable, name: str) -> str:
         if types.is_nested(kind):
             raise DataError(
                 f"{table.source}: column {name!r} holds values of type {kind}, which cannot become "
-                f"features; leave it out with ignore=[{name!r}]"
+                "features",
+                Advice("leave it out with {ignore}", ignore=[name]),
             )
         if is_text(kind) and cells.decimal:
             return "numeric"
@@ -137,11 +138,17 @@ def _default_kind(table: CellTable, name: str) -> str:
     else:
         return "categorical"
     warnings.warn(
-        f"{table.source}: column {name!r} {what}, and each becomes a feature that little is "
-        f"learnt about; leave it out with ignore=[{name!r}], or name the columns to use with "
-        "categorical=[...] and numeric=[...]",
+        FMWarning(
+            f"{table.source}: column {name!r} {what}, and each becomes a feature that little is "
+            "learnt about",
+            Advice(
+                "leave it out with {ignore}, or name the columns to use with {categorical} and "
+                "{numeric}",
+                ignore=[name], categorical=..., numeric=...,
+            ),
+        ),
         stacklevel=2,
-    )
+    )  # fmt: skip
     return "categorical"
 
 

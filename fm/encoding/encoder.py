@@ -31,7 +31,7 @@ keeps no list of values (``fm.encoding.columns``): then only missing values are 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, overload
 
@@ -297,7 +297,12 @@ class Encoder:
         return csr(data, indices, indptr, (num_rows, self.num_features))
 
     def encode_rows(
-        self, rows: Iterable[Mapping[str, Any]], *, columns: Iterable[str] | None = None
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        *,
+        columns: Iterable[str] | None = None,
+        known: Callable[[Mapping[str, Any]], Mapping[str, Sequence[tuple[int, float]]]]
+        | None = None,
     ) -> sp.csr_matrix:
         """Return rows given as mappings, such as JSON objects, as features.
 
@@ -310,6 +315,9 @@ class Encoder:
             Column name to value.
         columns : iterable of str, optional
             Only these columns, for one side of a row; the default is all.
+        known : function of a row, optional
+            Is asked for rows that leave out columns, and returns the entries (feature, value) of
+            columns that are not missing all the same.
 
         Returns
         -------
@@ -336,7 +344,7 @@ class Encoder:
                 if names not in checked:  # as most rows have the same
                     self.check_names(names, f"row {number}", columns)
                     checked.add(names)
-            self._encode_row(row, number, chosen, indices, values)
+            self._encode_row(row, number, chosen, indices, values, known)
             indptr.append(len(indices))
         return csr(
             np.array(values, np.float32),
@@ -352,8 +360,17 @@ class Encoder:
         chosen: Iterable[tuple[int, Column]],
         indices: list[int],
         values: list[float],
+        known: Callable[[Mapping[str, Any]], Mapping[str, Sequence[tuple[int, float]]]]
+        | None = None,
     ) -> None:
+        complete = self._by_name.keys() <= row.keys()
+        told = None if known is None or complete else known(row)
         for offset, column in chosen:
+            if told and column.name in told:
+                for index, entry in told[column.name]:
+                    indices.append(index)
+                    values.append(entry)
+                continue
             value = row.get(column.name)
             try:
                 entries = column.encode_value(value)

@@ -1,26 +1,26 @@
-"""How well a model ranks: its lists for a test, beside those of two simple recommenders.
+"""How well a model ranks: its lists for test rows, beside those of two simple methods.
 
-Decided here: which items a list is made of, which of them are relevant, and what the model is
-compared with. Not decided here: what a figure means (``fm.measures.rankings``), which rows are kept
-for the test (``fm.evaluating.splits``).
+Decided here: which items are in a list, which of them are relevant, and what the model is compared
+with. Not decided here: what a metric means (``fm.measures.rankings``), which rows are held out for
+the test (``fm.evaluating.splits``).
 
-**Lists.** Test rows with the same context (user, hour, ...: all columns but those of the item)
-share one list, whose relevant items are theirs. A row whose user the model does not know has a list
-of its own, because strangers cannot be told apart.
+**Lists.** Test rows with the same context (user, hour, ...: all columns but those of the item) have
+one list together, and their items are the relevant ones. A row with an unknown user has a list of
+its own, because it may be another user than that of the next row.
 
-**Items of a list.** All of the catalogue, without what the user met in training; a relevant item is
-never left out. With ``sampled=n`` each test row has a list of its own, of its item and n others
-drawn from those that its user met neither in training nor in the test: the protocol of He et al.
-(2017). Its figures are much higher, depend on n, and may order models differently (Krichene &
-Rendle 2020), so the result says which protocol it was.
+**Items of a list.** All items of the catalogue, without those that the user met in training; a
+relevant item is never left out. With ``sampled=n`` each test row has a list of its own: its item
+and n others, drawn from those that its user met neither in training nor in the test. This is the
+protocol of He et al. (2017). Its metrics are much higher, depend on n, and may order models
+differently (Krichene & Rendle 2020); the result names the protocol.
 
-**Equal scores.** Items are shuffled once, with the seed, and equal scores stand in that order. The
-catalogue's own order is by popularity, and would lend it to a model that knows nothing.
+**Equal scores.** Items are shuffled once, with the seed, and items of equal score stay in that
+order. The catalogue is ordered by popularity, which would help a model that knows nothing.
 
-**Baselines**, from the pairs of the training data alone: *most popular*, by the number of users who
-met an item; *item kNN*, by the sum of the cosines (of the items' columns in the users x items
-matrix) between an item and what the user met, each of these lending to its 100 nearest items only
-(Deshpande & Karypis 2004). To a stranger all items are equal for the latter.
+**Baselines**, from the pairs of the training data alone. *Most popular* orders items by the number
+of users who met them. *Item kNN* orders them by the sum of their cosines with the items that the
+user met, where an item counts for its 100 nearest items only (Deshpande & Karypis 2004); the
+vectors are the items' columns of the users x items matrix. For an unknown user all items are equal.
 
 References
 ----------
@@ -39,7 +39,7 @@ import scipy.sparse as sp
 
 from fm.catalogue.catalogue import Catalogue
 from fm.data.dataset import Dataset
-from fm.errors import ConfigError, DataError
+from fm.errors import Advice, ConfigError, DataError
 from fm.measures.rankings import (
     auc,
     best_of,
@@ -78,41 +78,41 @@ def evaluate_ranking(
     Parameters
     ----------
     model : Model
-    test : Dataset, or what :func:`fm.read` takes
-        Interactions, none of which the model was trained on. Other than in a Dataset, targets are
-        read if they are needed (see `threshold`).
+    test : Dataset, or anything that :func:`fm.read` takes
+        Interactions that the model was not trained on. Targets are read only if they are needed
+        (see `threshold`), unless it is a Dataset.
     k : int
         Length of the lists.
     exclude : "seen" or None
-        Whether to leave out what a list's user met in training. None suits data in which people
+        Whether to leave out what a list's user met in training. Use None for data in which users
         come back to the same items.
     threshold : float, optional
-        Rows are relevant if their target is at least this. None: those with label 1 of a
-        classifier, if the test has labels; else all.
+        Rows are relevant if their target is at least this. None: all rows are; for a classifier,
+        those with label 1, if the test has labels.
     sampled : int, optional
         Rank each test row's item among so many drawn ones, instead of all (see the module).
     lists : {"context", "row"}
-        "row": each test row has a list of its own, so that models with different context columns
-        are measured on the same lists.
+        "row": each test row has a list of its own. So models with different context columns are
+        measured on the same lists.
     seed : int
-        For what is drawn, and the order of equal scores.
+        For the items that are drawn and the order of equal scores.
     baselines : bool
         Whether to measure the baselines too; they need the pairs of the training data.
     per_list : bool
-        Whether to return the figures of each list, for tests of significance.
+        Whether to return the metrics of each list, for tests of significance.
     catalogue : Catalogue, optional
         The items; the default is the model's own.
     progress : function of int, optional
-        Called with the number of lists made, after each block.
+        Called after each block, with the number of lists in it.
 
     Returns
     -------
     dict
         ``protocol``, ``k``, ``excluded``, counts (``rows``, ``contexts``, ``items``, ``relevant``,
         ``unknown_items``, ``unknown_users``, ``relevant_seen``), ``metrics``: for each method, from
-        name to mean over the lists; ``notes``: sentences about what the counts mean. With
-        `per_list` also ``per_list``: the same as arrays. ``novelty`` is missing if the model does
-        not remember the training pairs; it and ``coverage`` are missing in the sampled protocol.
+        name to mean over the lists; ``notes``: sentences about the counts. With `per_list` also
+        ``per_list``: the metrics as arrays. Without the training pairs there is no ``novelty``; in
+        the sampled protocol there is neither ``novelty`` nor ``coverage``.
 
     Raises
     ------
@@ -136,26 +136,20 @@ def evaluate_ranking(
     catalogue = model.catalogue if catalogue is None else catalogue
     if catalogue is None:
         raise ConfigError(
-            "ranking: the model does not know which column is the item; train it on data read with "
-            "item=..."
+            "ranking: the model does not know which column is the item",
+            Advice("train it on data read with {item}", item=...),
         )
     data = _read(model, test, threshold)
     asked = _lists(model, catalogue, data, threshold, sampled is not None or lists == "row")
     rng = np.random.default_rng(seed)
-    place = rng.permutation(catalogue.num_items)  # of each item in the shuffled order
-    asked = asked._replace(relevant=_shuffled(asked.relevant, place))
-    order = np.argsort(place)
+    asked, order = _shuffled(asked, rng.permutation(catalogue.num_items))
     seen = None if catalogue.seen is None else sp.csr_matrix(catalogue.seen[:, order])
     met = None if seen is None else _rows_of(seen, asked.users)
     left_out = met if exclude == "seen" else None
     drawn = None if sampled is None else _drawn(asked, left_out, catalogue.num_items, sampled, rng)
-
     scorers = {"model": _of_model(model, catalogue.items[order], asked.contexts)}
-    counts = None if seen is None else np.asarray(seen.sum(axis=0)).ravel()
-    if baselines and met is not None:
-        popular = np.asarray(counts, np.float32)
-        scorers["most popular"] = lambda part: np.tile(popular, (len(asked.users[part]), 1))
-        scorers["item kNN"] = _of_neighbours(met, seen)
+    if baselines:
+        scorers |= _baselines(asked, met, seen)
     figures, metrics = {}, {}
     for name, scorer in scorers.items():
         listed, figures[name] = _measured(
@@ -163,28 +157,43 @@ def evaluate_ranking(
         )
         metrics[name] = means(figures[name])
         if drawn is None:
-            metrics[name][f"coverage@{k}"] = coverage(listed, catalogue.num_items)
-        if drawn is None and counts is not None:
-            metrics[name][f"novelty@{k}"] = novelty(listed, counts, catalogue.num_users)
-    known = asked.relevant < catalogue.num_items
-    again = 0 if met is None else int(_is_entry(met, asked)[known].sum())
+            metrics[name] |= _of_all_lists(listed, catalogue, seen, k)
     result: dict[str, Any] = {
         "protocol": "full ranking" if sampled is None else f"1 against {sampled} sampled",
         "k": k,
         "excluded": "nothing" if left_out is None else "seen in training",
         "rows": data.num_rows,
-        "contexts": len(asked.users),
-        "items": catalogue.num_items,
-        "relevant": len(asked.relevant),
-        "unknown_items": int(np.count_nonzero(~known)),
-        "unknown_users": asked.strangers,
-        "relevant_seen": again,
+        **_counts(asked, catalogue, met),
         "metrics": metrics,
     }
     result["notes"] = _notes(result, exclude, baselines, catalogue, drawn, sampled)
     if per_list:
         result["per_list"] = figures
     return result
+
+
+def _counts(asked: _Lists, catalogue: Catalogue, met: sp.csr_matrix | None) -> dict[str, int]:
+    """Return how many lists, items and relevant items there are."""
+    known = asked.relevant < catalogue.num_items
+    return {
+        "contexts": len(asked.users),
+        "items": catalogue.num_items,
+        "relevant": len(asked.relevant),
+        "unknown_items": int(np.count_nonzero(~known)),
+        "unknown_users": asked.strangers,
+        "relevant_seen": 0 if met is None else int(_is_entry(met, asked)[known].sum()),
+    }
+
+
+def _of_all_lists(
+    listed: np.ndarray, catalogue: Catalogue, seen: sp.csr_matrix | None, k: int
+) -> dict[str, float]:
+    """Return the metrics that look at all lists together."""
+    metrics = {f"coverage@{k}": coverage(listed, catalogue.num_items)}
+    if seen is not None:
+        counts = np.asarray(seen.sum(axis=0)).ravel()
+        metrics[f"novelty@{k}"] = novelty(listed, counts, catalogue.num_users)
+    return metrics
 
 
 def _check_options(k: Any, exclude: Any, threshold: Any, sampled: Any, lists: Any) -> None:
@@ -209,7 +218,7 @@ def _notes(
     drawn: np.ndarray | None,
     sampled: int | None,
 ) -> list[str]:
-    """Return what a reader of the figures should know, one sentence each."""
+    """Return what a reader of the metrics should know, one sentence each."""
     notes = []
     if result["unknown_items"]:
         notes.append(
@@ -224,10 +233,12 @@ def _notes(
     if result["relevant_seen"]:
         again = f"of the relevant items {result['relevant_seen']:,} were met in training"
         if result["excluded"] != "nothing":
-            again += ", and stay although other such items are left out, which favours them"
+            again += (
+                "; they stay in the lists while other such items are left out, which helps them"
+            )
         notes.append(again)
     if catalogue.seen is None and (exclude == "seen" or baselines):
-        notes.append("no baselines, and nothing left out: the model remembers no training pairs")
+        notes.append("no baselines, and nothing is left out: the model has no training pairs")
     few = 0 if drawn is None else int((drawn.min(axis=1) < 0).sum())
     if few:
         notes.append(
@@ -236,11 +247,11 @@ def _notes(
     return notes
 
 
-# -- what is asked ---------------------------------------------------------------------------------
+# -- the lists -------------------------------------------------------------------------------------
 
 
 class _Lists(NamedTuple):
-    """The lists to make. Relevant numbers from num_items on are of unknown items, one for each."""
+    """The lists to make. Unknown relevant items have the numbers from num_items on."""
 
     contexts: sp.csr_matrix
     users: np.ndarray  # -1: unknown
@@ -276,8 +287,8 @@ def _relevant_rows(model: Model, data: Dataset, threshold: float | None) -> np.n
         if wrong is not None:
             raise DataError(
                 f"{data.source} row {wrong + 1}: expected label 0 or 1, because the model is a "
-                f"{model.task.noun}, found {data.y[wrong]:g}; say with threshold=... what is "
-                "relevant"
+                f"{model.task.noun}, found {data.y[wrong]:g}",
+                Advice("say with {threshold} what is relevant", threshold=...),
             )
         rows = np.flatnonzero(data.y > 0.5)
         if not rows.size:
@@ -311,9 +322,11 @@ def _lists(
     return _Lists(contexts[first], users[first], indptr, pairs % width, int(stranger.sum()))
 
 
-def _shuffled(numbers: np.ndarray, place: np.ndarray) -> np.ndarray:
-    known = numbers < place.size
-    return np.where(known, place[np.where(known, numbers, 0)], numbers)
+def _shuffled(asked: _Lists, place: np.ndarray) -> tuple[_Lists, np.ndarray]:
+    """Return the lists with the new places of the items, and the old place of each new one."""
+    known = asked.relevant < place.size
+    relevant = np.where(known, place[np.where(known, asked.relevant, 0)], asked.relevant)
+    return asked._replace(relevant=relevant), np.argsort(place)
 
 
 def _rows_of(seen: sp.csr_matrix, users: np.ndarray) -> sp.csr_matrix:
@@ -323,7 +336,7 @@ def _rows_of(seen: sp.csr_matrix, users: np.ndarray) -> sp.csr_matrix:
 
 
 def _is_entry(met: sp.csr_matrix, asked: _Lists) -> np.ndarray:
-    """Return which relevant items the list's user met in training."""
+    """Return for each relevant item whether the list's user met it in training."""
     rows = np.repeat(np.arange(len(asked.users)), np.diff(asked.indptr))
     width = max(met.shape[1], int(asked.relevant.max(initial=0)) + 1)
     entries = np.repeat(np.arange(met.shape[0]), np.diff(met.indptr)) * width + met.indices
@@ -337,7 +350,7 @@ def _drawn(
     count: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Return the items drawn for each list (of one row), -1 where there are not so many."""
+    """Return the items drawn for each list, which is of one row; -1 where there are too few."""
     in_test: dict[int, list[int]] = {}
     for user, item in zip(asked.users.tolist(), asked.relevant.tolist(), strict=True):
         if item < num_items:
@@ -357,18 +370,31 @@ def _drawn(
     return drawn
 
 
-# -- who answers -----------------------------------------------------------------------------------
+# -- the methods -----------------------------------------------------------------------------------
 
 
 def _of_model(model: Model, items: sp.csr_matrix, contexts: sp.csr_matrix) -> Scorer:
     vectors, bias = side_vectors(model, items)
 
     def scores(part: slice) -> np.ndarray:
-        # What a context adds to all items alike is left out: it changes no order.
+        # The terms of the context alone are left out: they are equal for all items.
         with np.errstate(over="ignore", invalid="ignore"):  # reported by the caller
             return np.asarray(side_vectors(model, contexts[part]).vectors @ vectors.T + bias)
 
     return scores
+
+
+def _baselines(
+    asked: _Lists, met: sp.csr_matrix | None, seen: sp.csr_matrix | None
+) -> dict[str, Scorer]:
+    """Return the simple methods; none without the pairs of the training data."""
+    if met is None or seen is None:
+        return {}
+    popular = np.asarray(seen.sum(axis=0), np.float32)
+    return {
+        "most popular": lambda part: np.tile(popular, (len(asked.users[part]), 1)),
+        "item kNN": _of_neighbours(met, seen),
+    }
 
 
 def _of_neighbours(met: sp.csr_matrix, seen: sp.csr_matrix) -> Scorer:
@@ -401,7 +427,7 @@ def _neighbours(seen: sp.csr_matrix, count: int) -> sp.csr_matrix:
     return sp.vstack(parts, format="csr")
 
 
-# -- and how well ----------------------------------------------------------------------------------
+# -- measuring -------------------------------------------------------------------------------------
 
 
 def _measured(
@@ -413,7 +439,7 @@ def _measured(
     k: int,
     progress: Callable[[int], object] | None,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the lists that a scorer makes, and the figures of each."""
+    """Return the lists that a scorer makes, and the metrics of each list."""
     listed, areas = [], []
     step = max(1, _BLOCK // num_items)
     for start in range(0, len(asked.users), step):
@@ -447,7 +473,7 @@ def _leave_out(
     drawn: np.ndarray | None,
     part: slice,
 ) -> None:
-    """Make the scores -inf of what is not in the lists; relevant items are."""
+    """Set the scores of items that are not in a list to -inf; relevant items are in it."""
     rows = np.repeat(np.arange(len(scores)), np.diff(indptr))
     known = relevant < scores.shape[1]
     kept = rows[known], relevant[known]

@@ -1,13 +1,13 @@
 """Splits: which rows to train on, and which to keep for the test.
 
-Decided here: the three usual ways to hold rows out for judging recommendations. Not decided here:
-how they are judged (``fm.evaluating.rankings``). Nothing here looks at the rows themselves: users
-and times come as one value for each row (a list, an array, a column of a frame or an Arrow table),
-and what comes back are the numbers of rows, ascending, for ``Dataset.take`` or ``table.take``.
+Decided here: three usual ways to hold rows out for a test. Not decided here: how a model is
+measured on them (``fm.evaluating.rankings``). The functions take one value for each row, a user or
+a time, as a list, an array, or a column of a frame or Arrow table. They return numbers of rows,
+ascending, for ``Dataset.take`` or ``table.take``.
 
-* :func:`leave_one_out` keeps the last row of each user: what comes next?
-* :func:`by_time` keeps the last rows of all: nothing is learnt from the future.
-* :func:`by_user` keeps all rows of some users: how are strangers served?
+* :func:`split_leave_one_out` holds out the last row of each user: is it predicted?
+* :func:`split_by_time` holds out the last rows of all: nothing is learnt from the future.
+* :func:`split_by_user` holds out all rows of some users: how well are new users served?
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Split(NamedTuple):
     test: np.ndarray
 
 
-def leave_one_out(users: Any, times: Any = None, *, seed: int = 0) -> Split:
-    """Return a split that keeps one row of each user: the last by time, or a random one.
+def split_leave_one_out(users: Any, times: Any = None, *, seed: int = 0) -> Split:
+    """Return a split that holds out one row of each user: the last by time, or a random one.
 
-    A user with one row stays in training: nothing else would be known of them. Of rows with the
-    same time, that which stands last in the data is the later one.
+    A user with a single row stays in training, because otherwise the model would not know the user.
+    Among rows with the same time, the one further down in the data is the later one.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def leave_one_out(users: Any, times: Any = None, *, seed: int = 0) -> Split:
 
     Examples
     --------
-    >>> leave_one_out(["ann", "bob", "ann", "eve", "bob"], [7, 5, 6, 1, 5])
+    >>> split_leave_one_out(["ann", "bob", "ann", "eve", "bob"], [7, 5, 6, 1, 5])
     Split(train=array([1, 2, 3]), test=array([0, 4]))
     """
     codes = _codes(users)
@@ -61,17 +61,17 @@ def leave_one_out(users: Any, times: Any = None, *, seed: int = 0) -> Split:
     return _split(codes.size, last[counts > 1])
 
 
-def by_time(times: Any, fraction: float = 0.2) -> Split:
-    """Return a split that keeps the last rows by time.
+def split_by_time(times: Any, fraction: float = 0.2) -> Split:
+    """Return a split that holds out the last rows by time.
 
-    Rows of the same time stay together, so that the kept part is as close to `fraction` as the
-    times allow; each part has a row.
+    Rows of the same time stay together, so the part held out is as close to `fraction` as the times
+    allow. Neither part is empty.
 
     Parameters
     ----------
     times : sequence of numbers or dates, length num_rows
     fraction : float
-        Part of the rows to keep for the test, between 0 and 1.
+        Share of the rows to hold out, between 0 and 1.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def by_time(times: Any, fraction: float = 0.2) -> Split:
 
     Examples
     --------
-    >>> by_time([1, 2, 2, 9, 3], fraction=0.4)
+    >>> split_by_time([1, 2, 2, 9, 3], fraction=0.4)
     Split(train=array([0, 1, 2]), test=array([3, 4]))
     """
     _check_fraction(fraction)
@@ -91,22 +91,22 @@ def by_time(times: Any, fraction: float = 0.2) -> Split:
     if distinct.size < 2:
         raise DataError(
             f"times: expected at least two different ones, found {distinct.size}; use "
-            "leave_one_out or by_user"
+            "split_leave_one_out or split_by_user"
         )
     sizes = keys.size - np.cumsum(counts)[:-1]  # of the test, if it begins after each time
     begin = distinct[1:][np.argmin(np.abs(sizes - fraction * keys.size))]
     return _split(keys.size, np.flatnonzero(keys >= begin))
 
 
-def by_user(users: Any, fraction: float = 0.2, *, seed: int = 0) -> Split:
-    """Return a split that keeps all rows of some users, drawn with `seed`.
+def split_by_user(users: Any, fraction: float = 0.2, *, seed: int = 0) -> Split:
+    """Return a split that holds out all rows of some users, drawn with `seed`.
 
     Parameters
     ----------
     users : sequence, length num_rows
         Ids or codes.
     fraction : float
-        Part of the users, between 0 and 1; at least one is kept, and one is left.
+        Share of the users to hold out, between 0 and 1; at least one, and not all.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def by_user(users: Any, fraction: float = 0.2, *, seed: int = 0) -> Split:
 
     Examples
     --------
-    >>> train, test = by_user(["ann", "bob", "ann", "eve"], fraction=0.3)
+    >>> train, test = split_by_user(["ann", "bob", "ann", "eve"], fraction=0.3)
     >>> train.tolist(), test.tolist()
     ([0, 1, 2], [3])
     """
@@ -165,7 +165,7 @@ def _times(times: Any, length: int | None = None) -> np.ndarray:
 
 
 def _column(given: Any, name: str) -> np.ndarray:
-    """Return one value for each row, none of them missing."""
+    """Return the values of a column; refuse a missing one."""
     values = np.asarray(given)
     if values.ndim != 1:
         raise DataError(f"{name}: expected one value for each row, found shape {values.shape}")

@@ -1,6 +1,6 @@
 """Interactions: which pairs of features, and of fields, move the scores of some rows most.
 
-Decided here: what "strongest" means, and that only pairs count that occur together in a row: of all
+Decided here: which pairs come first, and that only pairs count that occur together in a row: of all
 pairs of a million features nobody could see any, and most of them never meet. Not decided here: the
 terms of one score (``fm.explaining.terms``), pictures (``fm.explaining.pictures``).
 
@@ -11,6 +11,7 @@ many pairs there are; the result is exact.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,9 +20,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm.errors import ConfigError, DataError
+from fm.explaining.terms import one_line
 from fm.scoring.formula import inner
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from fm.scoring.machine import FactorizationMachine
 
 _PAIRS = 1 << 22  # that are looked at together: some 100 MB
@@ -41,6 +45,13 @@ class Interaction(NamedTuple):
         How many rows have both.
     contribution : float
         What it adds on average to the scores of these rows.
+
+    Examples
+    --------
+    >>> from fm import Model, TrainConfig
+    >>> model = Model(0, [0, 0], [[2.0], [0.5]], TrainConfig(num_factors=1))
+    >>> model.interactions([[1, 1], [3, 1]])
+    [Interaction(first='feature 0', second='feature 1', product=1.0, rows=2, contribution=2.0)]
     """
 
     first: str
@@ -62,17 +73,38 @@ class FieldInteractions(NamedTuple):
         pairs within the field.
     linear : ndarray of float64, shape (num_fields,)
         The same of the fields' linear terms.
+
+    Examples
+    --------
+    >>> from fm import Model, TrainConfig, field_interactions
+    >>> model = Model(0, [1, 2], [[2.0], [0.5]], TrainConfig(num_factors=1),
+    ...               fields=[0, 1], field_names=("user", "film"))
+    >>> found = field_interactions(model, [[1, 1]])
+    >>> float(found.strength[0, 1]), found.linear.tolist()
+    (1.0, [1.0, 2.0])
     """
 
     names: list[str]
     strength: np.ndarray
     linear: np.ndarray
 
+    def plot(self, save: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw a heat map and return the matplotlib figure; see :meth:`Explanation.plot`."""
+        from fm.explaining.pictures import heat_map
+
+        names = [one_line(name, 40) for name in self.names]
+        title = "mean size of what pairs of fields add to a score"
+        return heat_map(names, self.strength, self.linear, title, save)
+
 
 def interactions(
     model: FactorizationMachine, data: Any, k: int = 20, *, min_count: int = 1
 ) -> list[Interaction]:
-    """Return the `k` pairs of features with the largest mean contributions, by size.
+    """Return the `k` pairs of features that matter most in some rows.
+
+    Pairs are ordered by ``|contribution| sqrt(rows)``: the mean contribution over the error that a
+    mean of so many rows has. By the mean alone, pairs of a single row would come first: the factors
+    of what occurs once have the largest errors.
 
     Parameters
     ----------
@@ -97,6 +129,8 @@ def interactions(
     >>> model = Model(0, [0, 0, 0], [[2.0], [0.5], [-3.0]], TrainConfig(num_factors=1))
     >>> interactions(model, [[1, 1, 0], [1, 1, 0], [1, 0, 1]], 1)
     [Interaction(first='feature 0', second='feature 2', product=-6.0, rows=1, contribution=-6.0)]
+    >>> interactions(model, [[1, 1, 0]] * 50 + [[1, 0, 1]], 1)[0].second  # 1 and 50 times
+    'feature 1'
     """
     for name, value in (("k", k), ("min_count", min_count)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
@@ -127,6 +161,15 @@ def field_interactions(model: FactorizationMachine, data: Any) -> FieldInteracti
         If the model knows no fields.
     DataError
         If there are no rows, or they do not fit the model.
+
+    Examples
+    --------
+    >>> from fm import Model, TrainConfig
+    >>> model = Model(0, [1, 2, 3], [[2.0], [0.5], [-3.0]], TrainConfig(num_factors=1),
+    ...               fields=[0, 1, 1], field_names=("user", "film"))
+    >>> names, strength, linear = field_interactions(model, [[1, 1, 0], [1, 0, 1]])
+    >>> names, strength.tolist(), linear.tolist()
+    (['user', 'film'], [[0.0, 3.5], [3.5, 0.0]], [1.0, 2.5])
     """
     if model.fields is None or not model.field_names:
         raise ConfigError(
@@ -235,7 +278,7 @@ def _products(V: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarra
 
 
 def _strongest(k: int, columns: list[np.ndarray]) -> tuple[np.ndarray, ...]:
-    sizes = np.abs(columns[4])
+    sizes = np.abs(columns[4]) * np.sqrt(columns[3])
     if sizes.size > k:  # sort only what can be among them, ties included
         likely = sizes >= np.partition(sizes, -k)[-k]
         columns, sizes = [column[likely] for column in columns], sizes[likely]

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import html
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,14 +25,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
 from fm.scoring.formula import inner
 from fm.sparse import sparse_row
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from fm.scoring.machine import FactorizationMachine
 
 MAX_FIELDS = 200  # more rows and columns nobody reads, and the matrix grows with their square
+_BARS = 15  # terms in a picture
 _OWN = 2**31  # a feature without a field is a field of its own, of number _OWN + feature
 _BLOCK = 2**20  # floats of a temporary matrix: 8 MB
 
@@ -47,7 +52,7 @@ class Explanation:
 
     Attributes
     ----------
-    total : float
+    score : float
         The raw score, in float64: ``bias + by_field.sum()``, or the sum of all terms.
     bias : float
         w0, the part of every score.
@@ -69,10 +74,21 @@ class Explanation:
         The upper triangle holds the sums of the pairs between two fields; the diagonal holds what a
         field does alone: its linear terms and the pairs within it. The lower triangle is 0.
     probability : float or None
-        Of a classifier: that of label 1, sigmoid(total).
+        Of a classifier: that of label 1, sigmoid(score).
+    filled : tuple of str
+        The columns that the row left out and that are as the training data describe its user or
+        item.
+
+    Examples
+    --------
+    >>> from fm import Model, TrainConfig
+    >>> model = Model(3.5, [0.5, -0.25], [[2.0], [0.25]], TrainConfig(num_factors=1))
+    >>> found = model.explain([[1, 1]])
+    >>> found.score, found.terms(2)
+    (4.25, [('feature 0', 0.5), ('feature 0 x feature 1', 0.5), ('1 more', -0.25)])
     """
 
-    total: float
+    score: float
     bias: float
     linear: list[tuple[str, float]]
     pairs: list[tuple[str, str, float]]
@@ -82,6 +98,7 @@ class Explanation:
     field_names: tuple[str, ...]
     by_field: np.ndarray
     probability: float | None = None
+    filled: tuple[str, ...] = ()
 
     def terms(self, top: int = 12) -> list[tuple[str, float]]:
         """Return the strongest linear terms and pairs, and what the others come to.
@@ -95,24 +112,46 @@ class Explanation:
         -------
         list of (str, float)
             Largest magnitude first; the last may be ``"N more"``. With the bias they sum to the
-            total.
+            score.
         """
         terms = [*self.linear, *((f"{a} x {b}", value) for a, b, value in self.pairs)]
         terms.sort(key=lambda term: -abs(term[1]))
         shown, more = terms[:top], len(self.linear) + self.num_pairs - len(terms[:top])
         if more:
-            rest = self.total - self.bias - math.fsum(value for _, value in shown)
+            rest = self.score - self.bias - math.fsum(value for _, value in shown)
             shown.append((f"{more:,} more", rest))
         return shown
 
+    def plot(self, save: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw the strongest terms, without the bias, and return the matplotlib figure.
+
+        Parameters
+        ----------
+        save : path, optional
+            Where to write the picture; its ending says the format: .png, .svg, .pdf.
+
+        Raises
+        ------
+        ConfigError
+            If matplotlib is not installed or does not know the format.
+        """
+        from fm.explaining.pictures import bars
+
+        title = f"score {self.score:.4g}, of which bias {self.bias:.4g}"
+        if self.probability is not None:
+            title += f", probability {self.probability:.3f}"
+        terms = [(one_line(name, 80), value) for name, value in self.terms(_BARS)]
+        return bars(terms, title, save)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the explanation as what JSON can hold."""
-        result: dict[str, Any] = {"score": self.total}
+        result: dict[str, Any] = {"score": self.score}
         if self.probability is not None:
             result["probability"] = self.probability
         entries = zip(self.linear, self.features.tolist(), self.values.tolist(), strict=True)
         return {
             **result,
+            "filled": list(self.filled),
             "bias": self.bias,
             "linear": [
                 {"name": name, "feature": feature, "value": value, "contribution": contribution}
@@ -125,11 +164,14 @@ class Explanation:
         }
 
     def __str__(self) -> str:
-        head = f"score {self.total:.6g}"
+        head = f"score {self.score:.6g}"
         if self.probability is not None:
             head += f", probability {self.probability:.6g}"
+        lines = [head]
+        if self.filled:
+            lines.append(f"as in the training data: {one_line(', '.join(self.filled), 90)}")
         rows = [("bias", self.bias), *self.terms()]
-        lines = [head, *(f"{value:+12.6f}  {one_line(name, 100)}" for name, value in rows)]
+        lines += [f"{value:+12.6f}  {one_line(name, 100)}" for name, value in rows]
         if len(self.field_names) < len(self.linear) and len(self.field_names) <= 8:
             names = [one_line(name, 11) for name in self.field_names]
             lines += ["by field", " " * 12 + "".join(f"{name:>12}" for name in names)]
@@ -139,7 +181,7 @@ class Explanation:
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        return f"<Explanation of {self.total:.6g} by {len(self.linear)} entries>"
+        return f"<Explanation of {self.score:.6g} by {len(self.linear)} entries>"
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
@@ -164,9 +206,8 @@ def explain(model: FactorizationMachine, row: Any, *, pairs: int = 20) -> Explan
     ----------
     model : FactorizationMachine
     row : mapping, (indices, values), or anything of one row that ``Model.as_dataset`` takes
-        A mapping of columns goes through the model's encoder, where columns left out are unknown,
-        also those of a known user (``recommend`` fills these in). Values may be None: 1 each. A
-        feature that is repeated has the sum of its values.
+        Columns that a mapping or a table leaves out are filled in as for ``Model.scores``. Values
+        may be None: 1 each. A feature that is repeated has the sum of its values.
     pairs : int
         How many of the strongest pairs of entries are listed.
 
@@ -190,19 +231,19 @@ def explain(model: FactorizationMachine, row: Any, *, pairs: int = 20) -> Explan
        -0.250000  feature 1
     """
     _check_integer("pairs", pairs, 0)
-    X = _one_row(model, row)
-    features, values = X.indices, X.data.astype(np.float64)
+    data = _one_row(model, row)
+    features, values = data.X.indices, data.X.data.astype(np.float64)
     vectors = values[:, None] * model.V[features]
     linear = values * model.w[features]
     names = [model.feature_name(feature) for feature in features.tolist()]
     field_names, by_field = _sums_by_field(model, features, linear, vectors)
     products, first, second = _strongest_pairs(vectors, pairs)
-    total = model.w0 + float(by_field.sum())
+    score = model.w0 + float(by_field.sum())
     probability = None
     if model.task.has_probabilities:
-        probability = float(model.task.loss.link(np.array(total)))
+        probability = float(model.task.loss.link(np.array(score)))
     return Explanation(
-        total=total,
+        score=score,
         bias=model.w0,
         linear=list(zip(names, linear.tolist(), strict=True)),
         pairs=[
@@ -215,19 +256,29 @@ def explain(model: FactorizationMachine, row: Any, *, pairs: int = 20) -> Explan
         field_names=field_names,
         by_field=by_field,
         probability=probability,
+        filled=_filled(model, data),
     )
 
 
-def _one_row(model: FactorizationMachine, row: Any) -> sp.csr_matrix:
+def _one_row(model: FactorizationMachine, row: Any) -> Dataset:
     if isinstance(row, Mapping):
         row = [row]
     elif isinstance(row, tuple) and len(row) == 2:
         expected = "explain: expected (feature numbers, as many values)"
         row = sparse_row(*row, model.num_features, expected=expected)
-    X = model.as_dataset(row).X
-    if X.shape[0] != 1:
-        raise DataError(f"explain: expected one row, found {X.shape[0]}; pass them one by one")
-    return X
+    data = model.as_dataset(row)
+    if data.num_rows != 1:
+        raise DataError(f"explain: expected one row, found {data.num_rows}; pass them one by one")
+    return data
+
+
+def _filled(model: FactorizationMachine, data: Dataset) -> tuple[str, ...]:
+    """Return the columns that a row left out and that are known of its user or item."""
+    if not data.filled or model.encoder is None:
+        return ()
+    known = np.setdiff1d(data.X.indices, model.encoder.unknown_features)
+    fields = {model.encoder.field_names[field] for field in model.encoder.fields[known].tolist()}
+    return tuple(name for name in data.filled if name in fields)
 
 
 def _field_keys(model: FactorizationMachine, features: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fm.errors import DataError
+from fm.errors import Advice, DataError
 from fm.formats.frames import column_name, no_column, place, source_of
 
 if TYPE_CHECKING:
@@ -406,7 +406,8 @@ class CellTable:
         try:
             yield self._cells[name]
         except BadCell as err:
-            raise wrong_cell(place(self.table, err.row), name, kind, err.value) from None
+            where = place(self.table, err.row)
+            raise wrong_cell(where, name, kind, err.value, _ADVICE.get(kind)) from None
 
     def resolve(self, refs: Any) -> list[str]:
         """Return the names of columns given by name or position."""
@@ -415,23 +416,34 @@ class CellTable:
 
 
 _EXPECTED = {
-    "target": ("a number", "correct the cell; for two classes write 0 and 1"),
-    "weight": ("a number", "correct the cell"),
-    "categorical": ("one value", "for lists name the column in multi= or history="),
-    "multi": ("a list of values, or a text", "see the column kinds of fm.encoding.encoder"),
-    "history": ("a list of values, or a text", "see the column kinds of fm.encoding.encoder"),
-    "numeric": (
-        "a finite number",
-        "correct the cell, empty it if the number is missing, or use the column as categorical",
+    "target": "a number",
+    "weight": "a number",
+    "categorical": "one value",
+    "multi": "a list of values, or a text",
+    "history": "a list of values, or a text",
+    "numeric": "a finite number",
+}
+_ADVICE = {
+    "target": Advice("correct the cell; for two classes write 0 and 1"),
+    "weight": Advice("correct the cell"),
+    "categorical": Advice(
+        "for lists name the column in {multi} or {history}", multi=..., history=...
+    ),
+    "numeric": Advice(
+        "correct the cell, empty it if the number is missing, or name the column in {categorical}",
+        categorical=...,
     ),
 }
 
 
-def wrong_cell(where: str, column: str, kind: str, value: Any) -> DataError:
+def wrong_cell(
+    where: str, column: str, kind: str, value: Any, advice: Advice | None = None
+) -> DataError:
     """Return the error for a cell that is not what a column of its kind needs."""
-    expected, advice = _EXPECTED[kind]
+    expected = _EXPECTED[kind]
     if isinstance(value, (bytes, bytearray)) and kind != "numeric":
-        expected, advice = "text in UTF-8", "write it as UTF-8, or leave the column out"
+        expected = "text in UTF-8"
+        advice = Advice("write it as UTF-8, or leave the column out")
     found = " ".join(repr(value).split())
     found = found if len(found) <= 60 else found[:57] + "..."
-    return DataError(f"{where}, column {column!r}: expected {expected}, found {found}; {advice}")
+    return DataError(f"{where}, column {column!r}: expected {expected}, found {found}", advice)

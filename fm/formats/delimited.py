@@ -30,7 +30,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fm.errors import ConfigError, DataError, UnsupportedFormatError
+from fm.errors import Advice, ConfigError, DataError, UnsupportedFormatError
 from fm.formats.cells import MISSING_NUMBERS, NUMBER
 from fm.formats.files import File, looks_like
 from fm.formats.frames import check_names, existing
@@ -164,11 +164,27 @@ def _layout(name: str, head: bytes, whole: bool, options: Options, first: Layout
     if not head:
         raise DataError(f"{name}: the file is empty; expected rows of cells")
     encoding = _encoding(name, head, whole, options.encoding)
+    lines = _lines(name, head, whole, encoding)
+    blank = sum(1 for _ in itertools.takewhile(lambda line: not line.strip("\r\n"), lines))
+    delimiter = _delimiter(name, lines, options, first)
+    rows = [row for row in _cells(lines, delimiter) if row]
+    names, has_header = _names(name, rows, delimiter, options, first)
+    check_names(name, names)
+    if first and sorted(names) != sorted(first.names):
+        raise DataError(
+            f"{name}: expected the columns of the first file, {', '.join(first.names)}, found "
+            f"{', '.join(names)}"
+        )
+    return Layout(delimiter, tuple(names), blank + has_header, has_header, encoding)
+
+
+def _lines(name: str, head: bytes, whole: bool, encoding: str) -> list[str]:
+    """Return the lines at the beginning of a file, of which one is not blank."""
     sample = codecs.getincrementaldecoder(encoding)("replace").decode(head, whole)
     if "\0" in sample:
         raise UnsupportedFormatError(
-            f"{name}: expected delimited text, found {looks_like(head)}; say which format it is "
-            "with format="
+            f"{name}: expected delimited text, found {looks_like(head)}",
+            Advice("say which format it is with {format}", format=...),
         )
     sample = sample.removeprefix("\ufeff")
     lines = list(io.StringIO(sample, newline=""))  # not at the other ends that splitlines knows
@@ -176,9 +192,13 @@ def _layout(name: str, head: bytes, whole: bool, options: Options, first: Layout
         lines.pop()  # it may be cut off
     if not any(line.strip("\r\n") for line in lines):
         raise DataError(f"{name}: the file has only blank lines; expected rows of cells")
-    blank = sum(1 for _ in itertools.takewhile(lambda line: not line.strip("\r\n"), lines))
-    delimiter = _delimiter(name, lines, options, first)
-    rows = [row for row in _cells(lines, delimiter) if row]
+    return lines
+
+
+def _names(
+    name: str, rows: list[list[str]], delimiter: str, options: Options, first: Layout | None
+) -> tuple[list[str], bool]:
+    """Return the names of the columns, and whether the first row holds them."""
     if isinstance(options.header, (str, bytes)):
         raise ConfigError(f"header: expected true, false or names, found {options.header!r}")
     if isinstance(options.header, Sequence):
@@ -188,18 +208,10 @@ def _layout(name: str, head: bytes, whole: bool, options: Options, first: Layout
                 f"{name}: header names {len(names)} columns, but the first row has "
                 f"{len(rows[0])} cells separated by {_shown(delimiter)}"
             )
-        has_header = rows[0] == names
-    else:
-        has_header = first.has_header if first else _has_header(name, rows, options)
-        named = rows[0] if has_header else [""] * len(rows[0])
-        names = [cell or str(i) for i, cell in enumerate(named)]
-    check_names(name, names)
-    if first and sorted(names) != sorted(first.names):
-        raise DataError(
-            f"{name}: expected the columns of the first file, {', '.join(first.names)}, found "
-            f"{', '.join(names)}"
-        )
-    return Layout(delimiter, tuple(names), blank + has_header, has_header, encoding)
+        return names, rows[0] == names
+    has_header = first.has_header if first else _has_header(name, rows, options)
+    named = rows[0] if has_header else [""] * len(rows[0])
+    return [cell or str(i) for i, cell in enumerate(named)], has_header
 
 
 def _encoding(name: str, head: bytes, whole: bool, given: str | None) -> str:
@@ -273,20 +285,25 @@ def _has_header(name: str, rows: list[list[str]], options: Options) -> bool:
         return True
     if any(NUMBER.fullmatch(cell.strip()) for cell in head):
         return False
-    for i, title in enumerate(head):
-        cells = [row[i].strip() for row in below if i < len(row)]
-        cells = [cell for cell in cells if cell.lower() not in MISSING_NUMBERS]
-        if cells and all(map(NUMBER.fullmatch, cells)):
-            return True
-        if cells and not _DIGIT.search(title) and all(_DIGIT.search(cell) for cell in cells):
-            return True
+    if any(_is_title(title, i, below) for i, title in enumerate(head)):
+        return True
     if not below:
         return True  # and there is no row below it, which is reported as such
     raise DataError(
         f"{name}: cannot tell whether the first row ({', '.join(head[:4])}"
-        f"{', ...' if len(head) > 4 else ''}) is a header, as no column has only numbers below it; "
-        "pass header=True or header=False"
+        f"{', ...' if len(head) > 4 else ''}) is a header, as no column has only numbers below it",
+        Advice("say with {header} whether it is", header=...),
     )
+
+
+def _is_title(title: str, i: int, below: list[list[str]]) -> bool:
+    """Whether a cell without a number stands above numbers, or one without digits above digits."""
+    cells = [row[i].strip() for row in below if i < len(row)]
+    cells = [cell for cell in cells if cell.lower() not in MISSING_NUMBERS]
+    if not cells:
+        return False
+    numbers = all(map(NUMBER.fullmatch, cells))
+    return numbers or not _DIGIT.search(title) and all(map(_DIGIT.search, cells))
 
 
 # -- parsing ---------------------------------------------------------------------------------------
@@ -381,8 +398,10 @@ def _parse_errors(file: File, layout: Layout) -> Iterator[None]:
 
 def _check_lines(file: File, layout: Layout, text: _Utf8, rows: int) -> None:
     if rows == 0:
-        below = " below the header; if the first row is data, pass header=False"
-        raise DataError(f"{file.name}: the file has no rows{below if layout.has_header else ''}")
+        if layout.has_header:
+            advice = Advice("if the first row is data, pass {header}", header=False)
+            raise DataError(f"{file.name}: the file has no rows below the header", advice)
+        raise DataError(f"{file.name}: the file has no rows")
     if text.quotes and text.lines - rows - layout.skip not in (-1, 0):
         _check_rows(file, layout)  # some cell has several lines, or a line is blank
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fm.errors import DataError, UnsupportedFormatError
+from fm.errors import Advice, DataError, UnsupportedFormatError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -208,14 +208,21 @@ def column_name(table: pa.Table, ref: str | int) -> str:
     raise no_column(str(ref), names, source_of(table))
 
 
+class Columns(list[str]):
+    """Columns to read, of which a table may lack those in `optional`."""
+
+    optional: frozenset[str] = frozenset()
+
+
 def existing(columns: Sequence[str] | None, names: Sequence[str], source: str) -> list[str] | None:
     """Return the columns, or None if that is what is given; refuse one that is not in `names`."""
     if columns is None:
         return None
+    optional = getattr(columns, "optional", ())
     for name in columns:
-        if name not in names:
+        if name not in names and name not in optional:
             raise no_column(name, names, source)
-    return list(columns)
+    return [name for name in columns if name in names]
 
 
 def select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
@@ -265,11 +272,14 @@ def no_column(name: str, names: Sequence[str], source: str, meant: str | None = 
     """Return the error for a column that does not exist: which do, and which may be meant."""
     if meant is None:
         meant = next(iter(difflib.get_close_matches(name, names, n=1)), None)
-    advice = "" if meant is None else f"; did you mean {meant!r}?"
+    hint = "" if meant is None else f"; did you mean {meant!r}?"
+    advice = None
     if meant is None and all(n.isdigit() for n in names):
-        advice = "; if the first row is a header, pass header=True"
+        advice = Advice("if the first row is a header, pass {header}", header=True)
     shown = ", ".join(names[:30]) + (f", ... ({len(names)} in all)" if len(names) > 30 else "")
-    return DataError(f"{source}: there is no column {name!r}; the columns are {shown}{advice}")
+    return DataError(
+        f"{source}: there is no column {name!r}; the columns are {shown}{hint}", advice
+    )
 
 
 # -- places of rows --------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ import orjson
 from fm.errors import ModelFileError
 
 _TYPES = {"<f8": "F64", "<f4": "F32", "<i4": "I32", "|u1": "U8"}
+_LONGEST_HEADER = 1 << 24  # bytes; that of a checkpoint holds the history
 
 
 def write_tensors(
@@ -117,6 +118,33 @@ def read_tensors(
                 "noted one); copy or train it again"
             )
     return tensors, metadata
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the metadata of a file of :func:`write_tensors`, or ``{}`` of any other file.
+
+    Only the header is read, so the rest may be cut off or damaged.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_tensors(f"{folder}/a", {"x": np.zeros(3)}, {"format": "example"})
+    ...     read_metadata(f"{folder}/a")["format"]
+    'example'
+    """
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        text = file.read(min(size, _LONGEST_HEADER))
+    try:
+        return dict(orjson.loads(text)["__metadata__"])
+    except (ValueError, KeyError, TypeError):
+        return {}
 
 
 def _check_format(metadata: Mapping[str, str], format: str, version: str, source: str) -> None:

@@ -20,36 +20,30 @@ import codecs
 import io
 import itertools
 import re
-import warnings
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import orjson
 import scipy.sparse as sp
 
-from fm.errors import ConfigError, DataError, UnsupportedFormatError
-from fm.formats.files import Growing, column_of, content_of, looks_like, ragged
+from fm.errors import Advice, ConfigError, DataError, UnsupportedFormatError
+from fm.formats.files import Growing, column_of, content_of, looks_like
+from fm.formats.svmlight_block import (
+    COMMENT,
+    FIELD_INDEX_VALUE,
+    INDEX_VALUE,
+    MAX_INDEX,
+    Rows,
+    parse_block,
+    rows_of,
+)
 from fm.sparse import checked_csr
 
-MAX_INDEX = 2**31 - 2  # column numbers are int32
-
-_MAX_DIGITS = 15  # of whole numbers that a float64 holds exactly
 _CHUNK_ROWS = 1 << 14  # written at a time
 _BLOCK_BYTES = 1 << 20  # parsed at a time: fits the second-level cache
-_INDEX, _FFM = 2, 3  # numbers in an entry: index:value, field:index:value
-
-_INVALID, _SPACE, _NEWLINE, _COLON, _DIGIT, _SIGN = range(6)
-_CLASS = np.full(256, _INVALID, np.uint8)
-_CLASS[list(b" \t\r")] = _SPACE
-_CLASS[list(b"\n")] = _NEWLINE
-_CLASS[list(b":")] = _COLON
-_CLASS[list(b"0123456789")] = _DIGIT
-_CLASS[list(b"+-.eE")] = _SIGN
 
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _NOT_FINITE = (b"nan", b"inf", b"infinity")
-_COMMENT = re.compile(rb"#[^\n]*")
-_QUERY = re.compile(rb"(?m)^([ \t]*[^\s:]+[ \t]+)qid:\d+(?=\s)")
 _QUERY_TOKEN = re.compile(rb"qid:\d+")
 
 
@@ -100,7 +94,7 @@ def read_libsvm(
     if zero_based not in (True, False, "auto"):
         raise ConfigError(f"zero_based: expected True, False or 'auto', found {zero_based!r}")
     data, source = content_of(file, source, "libsvm data")
-    text = _Text(data, source, _INDEX)
+    text = _Text(data, source, INDEX_VALUE)
     rows = text.read()
     if zero_based == "auto":
         zero_based = not rows.indices.size or int(rows.indices.min()) == 0
@@ -164,7 +158,7 @@ def read_libffm(
     array([ 0,  0, -1,  1], dtype=int32)
     """
     data, source = content_of(file, source, "libffm data")
-    text = _Text(data, source, _FFM)
+    text = _Text(data, source, FIELD_INDEX_VALUE)
     rows = text.read()
     width = text.width(rows, 0, num_features)
     if num_features is None and width > max(1 << 24, 64 * rows.indices.size):
@@ -172,8 +166,8 @@ def read_libffm(
         raise text.error_at(
             rows,
             int(np.argmax(rows.indices)),
-            f"feature index {width - 1} is far beyond the number of entries; check it, or give "
-            "num_features",
+            f"feature index {width - 1} is far beyond the number of entries",
+            Advice("check it, or give {num_features}", num_features=width),
         )
     fields = np.full(width, -1, np.int32)
     fields[rows.indices[::-1]] = rows.fields[::-1]  # the first of several is assigned last
@@ -272,16 +266,6 @@ def _texts(numbers: np.ndarray) -> list[bytes]:
     return [text.removesuffix(b".0") for text in texts[1:-1].split(b",")] if numbers.size else []
 
 
-class _Rows(NamedTuple):
-    """Rows as they are written: indices unsorted and not shifted."""
-
-    labels: np.ndarray  # float32
-    indptr: np.ndarray  # int64
-    indices: np.ndarray  # int32
-    values: np.ndarray  # float32
-    fields: np.ndarray  # int32; empty for libsvm
-
-
 class _Wrong(Exception):  # noqa: N818
     """What is wrong with one line; the caller knows its number."""
 
@@ -294,7 +278,7 @@ class _Text:
         self.source = source
         self.parts = parts
 
-    def read(self) -> _Rows:
+    def read(self) -> Rows:
         """Return all rows, or raise DataError."""
         data, at, line, size = self.data, 0, 1, _BLOCK_BYTES
         head = bytes(data[:64])
@@ -315,7 +299,7 @@ class _Text:
                     size *= 2
                     continue
             at, size = at + len(text), _BLOCK_BYTES
-            rows = _parse_block(text, self.parts)
+            rows = parse_block(text, self.parts)
             if rows is None:
                 rows = self._parse_lines(text, line)
             line += text.count(b"\n")
@@ -324,9 +308,9 @@ class _Text:
         labels, counts, *entries = (column.array() for column in columns)
         if not labels.size:
             raise DataError(f"{self.source}: expected at least one row, found an empty file")
-        return _Rows(labels, np.concatenate(([0], np.cumsum(counts))), *entries)
+        return Rows(labels, np.concatenate(([0], np.cumsum(counts))), *entries)
 
-    def _parse_lines(self, text: bytes, first: int) -> _Rows:
+    def _parse_lines(self, text: bytes, first: int) -> Rows:
         labels, counts, entries = [], [], []
         for number, line in enumerate(text.split(b"\n"), first):
             try:
@@ -338,48 +322,51 @@ class _Text:
                 counts.append(len(row[1]))
                 entries += row[1]
         columns = np.array(entries, np.float64).reshape(-1, self.parts).T
-        return _rows_of(np.array(labels, np.float64), np.array(counts, np.int64), *columns)
+        return rows_of(np.array(labels, np.float64), np.array(counts, np.int64), *columns)
 
-    def width(self, rows: _Rows, first: int, num_features: int | None) -> int:
+    def width(self, rows: Rows, first: int, num_features: int | None) -> int:
         """Return the number of features, or raise DataError if an index is out of range."""
         if not rows.indices.size:
             return num_features or 0
         low, high = int(rows.indices.min()), int(rows.indices.max())
         if low < first:
             at = int(np.argmin(rows.indices))
-            message = "feature index 0, but indices count from 1 (zero_based=False)"
-            raise self.error_at(rows, at, f"{message}; give zero_based=True or check the file")
+            message = "feature index 0, but indices count from 1"
+            advice = Advice("give {zero_based} or check the file", zero_based=True)
+            raise self.error_at(rows, at, message, advice)
         if num_features is not None and high - first >= num_features:
             at = int(np.argmax(rows.indices - first >= num_features))
             raise self.error_at(
                 rows,
                 at,
-                f"feature index {rows.indices[at]} is outside [{first}, {num_features + first}); "
-                "raise num_features or check the file",
+                f"feature index {rows.indices[at]} is outside [{first}, {num_features + first})",
+                Advice("check the file, or give {num_features}", num_features=high - first + 1),
             )
         return high - first + 1 if num_features is None else num_features
 
-    def error_at(self, rows: _Rows, entry: int, message: str) -> DataError:
+    def error_at(
+        self, rows: Rows, entry: int, message: str, advice: Advice | None = None
+    ) -> DataError:
         """Return an error that names the line of an entry."""
         row = int(np.searchsorted(rows.indptr, entry, side="right")) - 1
         lines = (
             number
             for number, line in enumerate(io.BytesIO(self.data), 1)
-            if _COMMENT.sub(b"", line).removeprefix(codecs.BOM_UTF8).strip()
+            if COMMENT.sub(b"", line).removeprefix(codecs.BOM_UTF8).strip()
         )
         number = next(itertools.islice(lines, row, None))
-        return DataError(f"{self.source} line {number}: {message}")
+        return DataError(f"{self.source} line {number}: {message}", advice)
 
 
-# Line by line
+# -- line by line ---------------------------------------------------------------------------------
 
 
 def _parse_line(line: bytes, parts: int) -> tuple[float, list[tuple[float, ...]]] | None:
     """Return label and entries of a line, None if it is blank, or raise _Wrong."""
-    tokens = _COMMENT.sub(b"", line).split()
+    tokens = COMMENT.sub(b"", line).split()
     if not tokens:
         return None
-    form = "index:value" if parts == _INDEX else "field:index:value"
+    form = "index:value" if parts == INDEX_VALUE else "field:index:value"
     if any(b"," in token for token in tokens):
         raise _Wrong(
             f"expected a label and {form} entries separated by spaces or tabs, found a comma: "
@@ -388,14 +375,14 @@ def _parse_line(line: bytes, parts: int) -> tuple[float, list[tuple[float, ...]]
     if b":" in tokens[0]:
         raise _Wrong(f"expected a label at the beginning of the line, found {_shown(tokens[0])}")
     label = _float(tokens[0], "a label")
-    if parts == _INDEX and len(tokens) > 1 and _QUERY_TOKEN.fullmatch(tokens[1]):
+    if parts == INDEX_VALUE and len(tokens) > 1 and _QUERY_TOKEN.fullmatch(tokens[1]):
         del tokens[1]
     entries = []
     for token in tokens[1:]:
         numbers = token.split(b":")
         if len(numbers) != parts:
-            other = {_FFM: "; is the file in libffm format?", _INDEX: "; is it in libsvm format?"}
-            hint = other.get(len(numbers), "")
+            other = {FIELD_INDEX_VALUE: "libffm", INDEX_VALUE: "libsvm"}.get(len(numbers))
+            hint = f"; is the file in {other} format?" if other else ""
             raise _Wrong(f"expected {form}, found {_shown(token)}{hint}")
         whole = [_whole(number, token) for number in numbers[:-1]]
         entries.append((*whole, _float(numbers[-1], f"a value in {_shown(token)}")))
@@ -428,91 +415,3 @@ def _float(number: bytes, what: str) -> float:
 def _shown(text: bytes) -> str:
     shown = text.strip().decode("utf-8", "replace")
     return repr(shown if len(shown) <= 40 else shown[:40] + "...")
-
-
-def _rows_of(labels: np.ndarray, counts: np.ndarray, *columns: np.ndarray) -> _Rows:
-    """Return numbers as rows; columns: (field,) index and value of all entries."""
-    *field, index, value = columns
-    with np.errstate(over="ignore"):
-        return _Rows(
-            labels.astype(np.float32),
-            counts,
-            index.astype(np.int32),
-            value.astype(np.float32),
-            field[0].astype(np.int32) if field else np.empty(0, np.int32),
-        )
-
-
-# A block of lines at once
-
-
-def _parse_block(text: bytes, parts: int) -> _Rows | None:
-    """Return the rows of whole lines; None if there is anything that needs a closer look."""
-    if b"#" in text:
-        text = _COMMENT.sub(b"", text)
-    if parts == _INDEX and b"qid" in text:
-        text = _QUERY.sub(rb"\1", text)
-    # newlines around: every number has a byte before it, and _MAX_DIGITS from its beginning on
-    raw = np.frombuffer(b"\n%b%b" % (text, b"\n" * _MAX_DIGITS), np.uint8)
-    kind = _CLASS[raw]
-    if not kind.all():
-        return None
-    in_number = kind >= _DIGIT
-    edges = np.flatnonzero(in_number[1:] != in_number[:-1]) + 1
-    begin, size = edges[::2], edges[1::2] - edges[::2]
-    after_colon = kind[begin - 1] == _COLON
-    if np.count_nonzero(kind == _COLON) != np.count_nonzero(after_colon) or not (
-        in_number[begin[after_colon] - 2].all()
-    ):
-        return None  # a colon without a number on either side
-    in_line = np.diff(np.searchsorted(begin, np.flatnonzero(kind == _NEWLINE)))
-    in_line = in_line[in_line > 0]
-    counts, rest = np.divmod(in_line - 1, parts)
-    is_label = np.zeros(begin.size, bool)
-    is_label[np.cumsum(in_line) - in_line] = True
-    if rest.any() or after_colon[is_label].any():
-        return None
-    if (after_colon[~is_label].reshape(-1, parts) != (np.arange(parts) > 0)).any():
-        return None
-    if not begin.size:
-        return _rows_of(begin, counts, *[begin] * parts)
-    whole = ~np.logical_or.reduceat(kind == _SIGN, begin) & (size <= _MAX_DIGITS)
-    entries = np.flatnonzero(~is_label).reshape(-1, parts)
-    if not whole[entries[:, :-1]].all():
-        return None
-    columns = [np.flatnonzero(is_label), *entries.T]
-    numbers = [_numbers(raw, begin[column], size[column], whole[column]) for column in columns]
-    if any(column.size and column.max() > MAX_INDEX for column in numbers[1:-1]):
-        return None
-    rows = _rows_of(numbers[0], counts, *numbers[1:])
-    return rows if np.isfinite(rows.labels).all() and np.isfinite(rows.values).all() else None
-
-
-def _numbers(raw: np.ndarray, begin: np.ndarray, size: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return numbers; whole ones (digits only) faster than others. NaN: these were not numbers."""
-    if whole.all():
-        return _whole_numbers(raw, begin, size)
-    numbers = np.full(begin.size, np.nan)
-    numbers[whole] = _whole_numbers(raw, begin[whole], size[whole])
-    begin, size = begin[~whole], size[~whole] + 1  # with the byte behind, which becomes a space
-    text = raw[ragged(begin, size)]
-    text[np.cumsum(size) - 1] = ord(" ")
-    with warnings.catch_warnings():
-        # up to numpy 2.2, what is no number ends the parsing with a mere warning: the zero behind
-        # the last number is then missing
-        warnings.simplefilter("ignore")
-        try:
-            parsed = np.fromstring(text.tobytes() + b"0", sep=" ")
-        except ValueError:
-            return numbers
-    if parsed.size == begin.size + 1:
-        numbers[~whole] = parsed[:-1]
-    return numbers
-
-
-def _whole_numbers(raw: np.ndarray, begin: np.ndarray, size: np.ndarray) -> np.ndarray:
-    number = np.zeros(begin.size, np.int64)
-    for i in range(int(size.max(initial=0))):
-        digit = raw[begin + i] - np.uint8(ord("0"))  # garbage behind the number's end
-        number = np.where(i < size, number * 10 + digit, number)
-    return number

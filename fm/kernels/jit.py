@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.extending import overload
 
 # fastmath stays off: it would delete the tests for NaN; the fast flags sit on the operations of
 # fm.kernels.simd. error_model="numpy": Python's test for division by zero blocks vectorisation.
@@ -38,6 +40,22 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
         compiled._cache = _LockedCache(function)
     result: Callable[..., Any] = compiled
     return result
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Let kernels call a function as if its lines stood in them.
+
+    Whatever numba's own heuristics say; and numbers that are constants in the kernel are constants
+    in the function, too, as some operations of ``fm.kernels.simd`` need them.
+    """
+
+    def choose(*args: Any) -> Callable[..., Any]:
+        return function
+
+    choose.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    options = {"forceinline": True, "error_model": "numpy"}
+    overload(function, jit_options=options, strict=False, prefer_literal=True)(choose)
+    return function
 
 
 class _LockedCache(FunctionCache):

@@ -72,8 +72,8 @@ def csr_arrays(X: Any, onehot: bool, entries_per_row: int) -> CsrArrays:
 def plain(array: np.ndarray) -> np.ndarray:
     """Return a contiguous array that numba takes for the one type all kernels are compiled for.
 
-    numba compiles read-only arrays (memory maps, arrays from other processes) apart, which would
-    double the compile time. The alias made here is only ever read.
+    numba compiles a second version for read-only arrays (memory maps, arrays from other processes),
+    which would double the compile time. The alias made here is never written to.
     """
     array = np.ascontiguousarray(array)
     if array.flags.writeable:

@@ -9,7 +9,7 @@ import numpy as np
 from fm.kernels.simd import clamp
 from fm.kernels.steps import by_type
 
-# Bound of a loss's derivative where nobody sets one: never met in a sane run, keeps sums finite.
+# Bound of a loss's derivative where none is set: far from what normal runs reach, but finite.
 FAR: Any = np.float32(1e6)
 
 

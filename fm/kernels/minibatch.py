@@ -19,22 +19,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fm.kernels.formula import forward
 from fm.kernels.jit import jit
 from fm.kernels.losses import terms
 from fm.kernels.simd import (
     index,
     load,
     store,
-    vadd,
     vaxpy,
-    vfma,
     vload,
-    vmul,
-    vscale,
     vsplat,
-    vstore,
-    vsub,
-    vsum,
 )
 from fm.kernels.steps import row_scale, step_bias, step_factors, step_linear
 
@@ -86,26 +80,11 @@ def minibatch_kernel(
             # Forward: scores, derivatives, and which features occur how often.
             for i in range(rows):
                 r = index(order, begin + i)
-                a = index(indptr, r)
-                end = index(indptr, r + 1)
-                linear = f4(0.0)
-                interaction = f4(0.0)
-                for chunk in range(chunks):
-                    s = vsplat(f4(0.0), width)
-                    q = vsplat(f4(0.0), width)
-                    for j in range(a, end):
-                        c = index(indices, j)
-                        v = vload(P, c * stride + chunk * width, width)
-                        x = one
-                        if not onehot:
-                            x = load(values, j)
-                            v = vscale(v, x)
-                        if chunk == 0:
-                            linear += x * load(W, c * wide)
-                        s = vadd(s, v)
-                        q = vfma(v, v, q)
-                    interaction += vsum(vsub(vmul(s, s), q))
-                    vstore(sums, i * gap + chunk * width, s)
+                a, end = index(indptr, r), index(indptr, r + 1)
+                linear, interaction, _, _, _ = forward(
+                    a, end - a, indices, values, onehot, W, wide, P, stride, width, chunks, False,
+                    True, sums, i * gap,
+                )  # fmt: skip
                 p = linear + f4(0.5) * interaction + b
                 store(margins, begin + i, p)
                 g, _, _ = terms(loss, p, load(y, r))

@@ -25,7 +25,7 @@ from fm.kernels.jit import jit
 from fm.kernels.simd import index, load, store
 
 _BITS_PER_PAIR = 16  # of the filter: about one unknown pair in 16 needs the search
-_TRIES = 64  # draws before the items are gone through one by one
+_TRIES = 64  # draws before the items are tried one after another
 POWER = 0.75  # of the items' counts, for negative_sampling=popularity
 
 
@@ -41,7 +41,7 @@ class Known(NamedTuple):
 class Alias(NamedTuple):
     """A distribution over items; of size 0: each is as likely as any other."""
 
-    keep: np.ndarray  # uint32: item j is kept if 32 random bits are below, else alias[j] is taken
+    keep: np.ndarray  # uint32: item j is taken if 32 random bits are below, else alias[j]
     alias: np.ndarray  # int32
 
 
@@ -122,7 +122,7 @@ def _fill_filter(indptr, indices, bits, shift):
 
 @jit
 def is_known(user, item, indptr, indices, bits, shift):
-    """Whether the pair is one of the known ones (see :class:`Known`)."""
+    """Return whether a pair is known (see :class:`Known`)."""
     place = _bit(user, item, shift)
     word = load(bits, np.int64(place >> np.uint64(6)))
     if not (word >> (place & np.uint64(63))) & np.uint64(1):
@@ -142,19 +142,19 @@ def draw_negatives(rows, begin, stop, each, users, items, num_items, known, alia
     """Draw `each` negatives for each of ``rows[begin:stop]``, with replacement.
 
     A negative is an item other than the row's own, and not one that is known of the row's user.
-    Where many draws have failed, the items are gone through from a random one on.
+    After many failed draws, the items are tried one after another, from a random one on.
 
     Parameters
     ----------
     rows : ndarray of int32
         Row numbers.
     users, items : ndarray of int32
-        Of each row; user -1: none, so that only the row's own item is known.
+        Of each row; user -1: none, so that only the row's own item is excluded.
     known, alias : Known, Alias
     state : uint64
-        Where the random numbers start; not 0.
+        The state of the random numbers, not 0.
     out : ndarray of int32, at least ((stop - begin) * each,)
-        Written: the items; -1 where there is no such item.
+        Written: the items; -1 where no item is left.
 
     Returns
     -------
@@ -225,13 +225,13 @@ def fill_rows(
     items : ndarray of int32
         The item of each row.
     negatives : ndarray of int32
-        As written by :func:`draw_negatives`; those of -1 become no row.
+        As written by :func:`draw_negatives`; a -1 makes no row.
     context, side : tuples (indptr, indices, values)
         CSR arrays of the rows without their items, and of the items.
     weight : ndarray of float32
         Of each row; its negatives share it. Read if `weighted`.
     onehot : bool
-        Whether all values are 1, so that none need be written.
+        Whether all values are 1 and none are written.
     out : Rows
         Written.
 

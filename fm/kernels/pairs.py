@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fm.kernels.jit import jit
+from fm.kernels.jit import inlined, jit
 from fm.kernels.layout import AHEAD
 from fm.kernels.losses import FAR
 from fm.kernels.simd import (
@@ -113,6 +113,45 @@ def pair_loss(config: Any, num_items: int) -> Any:
     return Bpr(clip, rescale)
 
 
+@inlined
+def item_part(side, item, W, wide, P, stride, width, chunks, scratch, at):
+    """Return b + <s_c, s> of an item; its s is written to ``scratch[at:]``, s_c stands in front."""
+    first, last = index(side[0], item), index(side[0], item + 1)
+    part = f4(0.0)
+    for j in range(first, last):
+        part += load(side[2], j) * load(W, index(side[1], j) * wide)
+    for chunk in range(chunks):
+        context = vload(scratch, chunk * width, width)
+        s = vsplat(f4(0.0), width)
+        q = vsplat(f4(0.0), width)
+        for j in range(first, last):
+            v = vload(P, index(side[1], j) * stride + chunk * width, width)
+            v = vscale(v, load(side[2], j))
+            s = vadd(s, v)
+            q = vfma(v, v, q)
+        vstore(scratch, at + chunk * width, s)
+        part += f4(0.5) * vsum(vsub(vmul(s, s), q)) + vsum(vmul(context, s))
+    return part
+
+
+@inlined
+def next_feature(side, i, last_i, j, last_j):
+    """Return (feature, x in the own item, x in the other, new i, new j): both merged by feature."""
+    ci = index(side[1], i) if i < last_i else _END
+    cj = index(side[1], j) if j < last_j else _END
+    own = load(side[2], i) if ci <= cj else f4(0.0)
+    other = load(side[2], j) if cj <= ci else f4(0.0)
+    return min(ci, cj), own, other, i + (1 if ci <= cj else 0), j + (1 if cj <= ci else 0)
+
+
+@inlined
+def slope(s, own_s, own_x, other_s, other_x, v):
+    """Return the derivative of d by the v of an item's feature, x (s_c + s_p - x v) of both."""
+    own = vscale(vadd(s, vsub(own_s, vscale(v, own_x))), own_x)
+    other = vscale(vadd(s, vsub(other_s, vscale(v, other_x))), other_x)
+    return vsub(own, other)
+
+
 @cache
 def pair_kernel(width: int, chunks: int, weighted: bool, states: int) -> Callable[..., Any]:
     """Return the compiled loop over rows and their negatives for one shape of the problem.
@@ -179,42 +218,20 @@ def pair_kernel(width: int, chunks: int, weighted: bool, states: int) -> Callabl
                 # Forward: s_c, s_p, s_n lie in scratch, chunk by chunk.
                 if moved:
                     moved = False
-                    own_part = zero
                     squares = zero
                     for j in range(c0, c1):
                         x = load(context[2], j)
                         squares += x * x
-                    for j in range(p0, p1):
-                        own_part += load(side[2], j) * load(W, index(side[1], j) * wide)
                     for chunk in range(chunks):
                         s = vsplat(zero, width)
                         for j in range(c0, c1):
                             at = index(context[1], j) * stride + chunk * width
                             s = vaxpy(load(context[2], j), vload(P, at, width), s)
                         vstore(scratch, chunk * width, s)
-                        sp = vsplat(zero, width)
-                        q = vsplat(zero, width)
-                        for j in range(p0, p1):
-                            at = index(side[1], j) * stride + chunk * width
-                            v = vscale(vload(P, at, width), load(side[2], j))
-                            sp = vadd(sp, v)
-                            q = vfma(v, v, q)
-                        vstore(scratch, gap + chunk * width, sp)
-                        own_part += f4(0.5) * vsum(vsub(vmul(sp, sp), q)) + vsum(vmul(s, sp))
-                other_part = zero
-                for j in range(n0, n1):
-                    other_part += load(side[2], j) * load(W, index(side[1], j) * wide)
-                for chunk in range(chunks):
-                    s = vload(scratch, chunk * width, width)
-                    sn = vsplat(zero, width)
-                    q = vsplat(zero, width)
-                    for j in range(n0, n1):
-                        at = index(side[1], j) * stride + chunk * width
-                        v = vscale(vload(P, at, width), load(side[2], j))
-                        sn = vadd(sn, v)
-                        q = vfma(v, v, q)
-                    vstore(scratch, 2 * gap + chunk * width, sn)
-                    other_part += f4(0.5) * vsum(vsub(vmul(sn, sn), q)) + vsum(vmul(s, sn))
+                    own_part = item_part(side, own, W, wide, P, stride, width, chunks, scratch, gap)
+                other_part = item_part(
+                    side, other, W, wide, P, stride, width, chunks, scratch, 2 * gap
+                )
                 d = own_part - other_part
                 if trial == 0 and t < margins.size:
                     store(margins, t, d)
@@ -234,18 +251,10 @@ def pair_kernel(width: int, chunks: int, weighted: bool, states: int) -> Callabl
                     u = vsub(sp, sn)
                     factors_norm += squares * vsum(vmul(u, u))
                     i, j = p0, n0
-                    while i < p1 or j < n1:  # the two sides merged by feature
-                        ci = index(side[1], i) if i < p1 else _END
-                        cj = index(side[1], j) if j < n1 else _END
-                        xp = load(side[2], i) if ci <= cj else zero
-                        xn = load(side[2], j) if cj <= ci else zero
-                        i += 1 if ci <= cj else 0
-                        j += 1 if cj <= ci else 0
-                        v = vload(P, min(ci, cj) * stride + chunk * width, width)
-                        u = vsub(
-                            vscale(vadd(s, vsub(sp, vscale(v, xp))), xp),
-                            vscale(vadd(s, vsub(sn, vscale(v, xn))), xn),
-                        )
+                    while i < p1 or j < n1:
+                        c, xp, xn, i, j = next_feature(side, i, p1, j, n1)
+                        v = vload(P, c * stride + chunk * width, width)
+                        u = slope(s, sp, xp, sn, xn, v)
                         factors_norm += vsum(vmul(u, u))
                         if chunk == 0:
                             linear_norm += (xp - xn) * (xp - xn)
@@ -258,21 +267,12 @@ def pair_kernel(width: int, chunks: int, weighted: bool, states: int) -> Callabl
                     sn = vload(scratch, 2 * gap + chunk * width, width)
                     i, j = p0, n0
                     while i < p1 or j < n1:
-                        ci = index(side[1], i) if i < p1 else _END
-                        cj = index(side[1], j) if j < n1 else _END
-                        xp = load(side[2], i) if ci <= cj else zero
-                        xn = load(side[2], j) if cj <= ci else zero
-                        i += 1 if ci <= cj else 0
-                        j += 1 if cj <= ci else 0
-                        c = min(ci, cj)
+                        c, xp, xn, i, j = next_feature(side, i, p1, j, n1)
                         if chunk == 0:
                             step_linear(opt, W, c * wide, g * (xp - xn), sample_weight, scale)
                         at = c * stride + chunk * width
                         v = vload(P, at, width)
-                        u = vsub(
-                            vscale(vadd(s, vsub(sp, vscale(v, xp))), xp),
-                            vscale(vadd(s, vsub(sn, vscale(v, xn))), xn),
-                        )
+                        u = slope(s, sp, xp, sn, xn, v)
                         # gx (s - x v) with x = 0: u is the whole derivative of d already
                         step_factors(opt, P, at, gap, v, u, g, zero, sample_weight, scale)
                     u = vsub(sp, sn)

@@ -32,25 +32,17 @@ from typing import Any
 
 import numpy as np
 
+from fm.kernels.formula import ask_ahead, forward, span
 from fm.kernels.jit import jit
-from fm.kernels.layout import AHEAD, DATA_AHEAD
+from fm.kernels.layout import DATA_AHEAD
 from fm.kernels.losses import terms
 from fm.kernels.simd import (
     fma,
     index,
     load,
     prefetch,
-    prefetch_span,
     store,
-    vadd,
-    vaxpy,
-    vfma,
     vload,
-    vmul,
-    vscale,
-    vsplat,
-    vstore,
-    vsum,
 )
 from fm.kernels.steps import row_scale, step_bias, step_factors, step_linear
 
@@ -103,81 +95,19 @@ def training_kernel(
         b = f4(B[0])
         one = f4(1.0)
         for t in range(begin, stop):
-            # Ask for what later rows need: their data first, then the parameters they name.
-            r = index(order, t + DATA_AHEAD)
-            prefetch(y, r)
+            prefetch(y, index(order, t + DATA_AHEAD))
             if weighted:
-                prefetch(weight, r)
-            if entries:
-                prefetch_span(indices, r * entries, entries)
-                if not onehot:
-                    prefetch_span(values, r * entries, entries)
-            else:
-                prefetch(indptr, index(order, t + 2 * DATA_AHEAD))
-                for j in range(index(indptr, r), index(indptr, r + 1), 16):
-                    prefetch(indices, j)
-                    if not onehot:
-                        prefetch(values, j)
-            r = index(order, t + AHEAD)
-            if entries:
-                a = r * entries
-                end = a + entries
-            else:
-                a = index(indptr, r)
-                end = index(indptr, r + 1)
-            for j in range(a, end):
-                c = index(indices, j)
-                prefetch(W, c * wide)
-                prefetch_span(P, c * stride, stride)
-
+                prefetch(weight, index(order, t + DATA_AHEAD))
+            ask_ahead(
+                order, t, indptr, indices, values, entries, onehot, W, wide, P, stride, stride
+            )
             r = index(order, t)
-            if entries:
-                a = r * entries
-                m = entries
-            else:
-                a = index(indptr, r)
-                m = index(indptr, r + 1) - a
-
-            # Forward.
-            linear = f4(0.0)
-            squares = f4(0.0)  # sum of x^2
-            interaction = f4(0.0)
-            length = f4(0.0)  # sum over features of |d p / d v|^2
-            s = vsplat(f4(0.0), width)
-            for chunk in range(chunks):
-                s = vsplat(f4(0.0), width)
-                q = vsplat(f4(0.0), width)
-                q2 = vsplat(f4(0.0), width)
-                q3 = vsplat(f4(0.0), width)
-                for j in range(a, a + m):
-                    c = index(indices, j)
-                    v = vload(P, c * stride + chunk * width, width)
-                    if onehot:
-                        if chunk == 0:
-                            linear += load(W, c * wide)
-                        s = vadd(s, v)
-                        q = vfma(v, v, q)
-                    else:
-                        x = load(values, j)
-                        if chunk == 0:
-                            linear += x * load(W, c * wide)
-                            squares += x * x
-                        v = vscale(v, x)
-                        s = vadd(s, v)
-                        q = vfma(v, v, q)
-                        q2 = vaxpy(x * x, vmul(v, v), q2)
-                        q3 = vaxpy(x * x, v, q3)
-                ss = vsum(vmul(s, s))
-                qq = vsum(q)
-                interaction += ss - qq
-                if onehot:
-                    length += f4(m - 2) * ss + qq
-                else:  # sum_i |x_i (s - x_i v_i)|^2, multiplied out
-                    length += squares * ss - f4(2.0) * vsum(vmul(s, q3)) + vsum(q2)
-                if chunks > 1:
-                    vstore(scratch, chunk * width, s)
-            if onehot:
-                squares = f4(m)
+            a, end = span(r, indptr, entries)
+            m = entries if entries else end - a
+            linear, interaction, squares, length, s = forward(
+                a, m, indices, values, onehot, W, wide, P, stride, width, chunks, True, chunks > 1,
+                scratch, 0,
+            )  # fmt: skip
 
             # b last: the chain from one row's step to the next row's score is shortest so.
             p = fma(f4(0.5), interaction, linear) + b

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from fm.kernels.formula import ask_ahead, forward, span
 from fm.kernels.jit import jit
 from fm.kernels.layout import (
-    AHEAD,
-    DATA_AHEAD,
     PADDING,
     CsrArrays,
     Layout,
@@ -23,18 +22,7 @@ from fm.kernels.layout import (
 from fm.kernels.simd import (
     fma,
     index,
-    load,
-    prefetch,
-    prefetch_span,
     store,
-    vadd,
-    vfma,
-    vload,
-    vmul,
-    vscale,
-    vsplat,
-    vsub,
-    vsum,
 )
 
 f4 = np.float32
@@ -46,55 +34,12 @@ def _scoring_kernel(width: int, chunks: int, entries: int, onehot: bool) -> Call
 
     def score(order, rows, indptr, indices, values, b, W, P, wide, block, out):
         for t in range(rows):
-            r = index(order, t + DATA_AHEAD)
-            if entries:
-                prefetch_span(indices, r * entries, entries)
-                if not onehot:
-                    prefetch_span(values, r * entries, entries)
-            else:
-                prefetch(indptr, index(order, t + 2 * DATA_AHEAD))
-                for j in range(index(indptr, r), index(indptr, r + 1), 16):
-                    prefetch(indices, j)
-                    if not onehot:
-                        prefetch(values, j)
-            r = index(order, t + AHEAD)
-            if entries:
-                a = r * entries
-                end = a + entries
-            else:
-                a = index(indptr, r)
-                end = index(indptr, r + 1)
-            for j in range(a, end):
-                c = index(indices, j)
-                prefetch(W, c * wide)
-                prefetch_span(P, c * block, stride)
-
-            r = index(order, t)
-            if entries:
-                a = r * entries
-                end = a + entries
-            else:
-                a = index(indptr, r)
-                end = index(indptr, r + 1)
-            linear = f4(0.0)
-            interaction = f4(0.0)
-            for chunk in range(chunks):
-                s = vsplat(f4(0.0), width)
-                q = vsplat(f4(0.0), width)
-                for j in range(a, end):
-                    c = index(indices, j)
-                    v = vload(P, c * block + chunk * width, width)
-                    if onehot:
-                        if chunk == 0:
-                            linear += load(W, c * wide)
-                    else:
-                        x = load(values, j)
-                        if chunk == 0:
-                            linear += x * load(W, c * wide)
-                        v = vscale(v, x)
-                    s = vadd(s, v)
-                    q = vfma(v, v, q)
-                interaction += vsum(vsub(vmul(s, s), q))
+            ask_ahead(order, t, indptr, indices, values, entries, onehot, W, wide, P, block, stride)
+            a, end = span(index(order, t), indptr, entries)
+            linear, interaction, _, _, _ = forward(
+                a, end - a, indices, values, onehot, W, wide, P, block, width, chunks, False, False,
+                W, 0,
+            )  # fmt: skip
             store(out, t, fma(f4(0.5), interaction, linear) + b)
 
     return jit(score)

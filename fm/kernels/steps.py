@@ -7,7 +7,7 @@ and numba caches one machine code per optimizer.
 A class in ``fm.kernels.optimizers`` has the numbers as its fields, and::
 
     num_states, bias_states   states kept for each parameter, and for w0
-    bounded                   whether its steps stay sane however large the loss's derivative is
+    bounded                   whether its steps stay small however large the loss's derivative is
     of(config, epoch)         -> the numbers of an epoch (from 0)
     start(parameters, config, trained=...)
                               sets what is not 0 in the states; may be left out. `trained`: the
@@ -56,7 +56,7 @@ def rates(config: Any, epoch: int) -> dict[str, Any]:
 
 
 def squared_eps(config: Any) -> Any:
-    """Return eps^2, for optimizers that add it inside the root; above 0, so that 0 / 0 is none."""
+    """Return eps^2, for optimizers that add it inside the root; above 0 to avoid 0 / 0."""
     return np.float32(max(config.eps or 0.0, 1e-12) ** 2)
 
 

@@ -139,7 +139,8 @@ class Logistic(NamedTuple):
         """Return the derivative, max(p, 0) - y p, and 1 + exp(-|p|)."""
         e = f4(math.exp(-abs(p)))  # never overflows
         q = f4(1.0) / (f4(1.0) + e)
+        positive = p  # max(p, 0), and NaN for NaN
         if p < f4(0.0):
             q = e * q
-        positive = f4(0.5) * (p + abs(p))  # max(p, 0), exactly, and NaN for NaN
+            positive = f4(0.0)
         return q - y, np.float64(positive - y * p), 1.0 + np.float64(e)

@@ -32,7 +32,7 @@ metadata             meaning (every value is a text)
 ``config``           JSON object: the hyperparameters
 ``field_names``      JSON list: the names of the fields, by field number
 ``metrics``          JSON object: what was measured on the held-out rows
-``history``          JSON list of objects: the metrics of each epoch
+``history``          JSON list of objects: the metrics of each epoch, and its number, from 1
 ``fingerprint``      a fingerprint of the training data
 ``catalogue``        JSON object: columns: ``item``, ``user``, ``item_columns``, ``user_columns``
 ``zero_based``       ``true`` or ``false``: whether the libsvm file trained on calls its first
@@ -51,7 +51,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fm.config import TrainConfig, parameters
+from fm.config import IGNORED, TrainConfig, parameters
 from fm.errors import FMError, ModelFileError
 from fm.formats.storage import from_json, read_tensors, to_json, write_tensors
 from fm.scoring.machine import FactorizationMachine
@@ -173,7 +173,7 @@ def _from_tensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 def _config(values: dict[str, Any]) -> TrainConfig:
     """Make the config of a file; hyperparameters of a later release do not change a score."""
     known = {parameter.name for parameter in parameters()}
-    unknown = sorted(set(values) - known)
+    unknown = sorted(set(values) - known - IGNORED)
     if unknown:
         log.warning("the model has hyperparameters unknown here: %s", ", ".join(unknown))
     return TrainConfig(**{name: value for name, value in values.items() if name in known})

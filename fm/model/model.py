@@ -8,12 +8,15 @@ the file (``fm.model.file``).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from fm.errors import ConfigError
 from fm.model.file import write_parts
 from fm.scoring.machine import FactorizationMachine
 
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
     from fm.explaining.interactions import Interaction
     from fm.explaining.terms import Explanation
     from fm.recommending.folding import Folded
-    from fm.recommending.recommender import Recommendations, Recommender, Similar
+    from fm.recommending.recommendations import Recommendations
+    from fm.recommending.recommender import Recommender
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,7 +37,7 @@ class Model(FactorizationMachine):
     w0, w, V, config, encoder, fields, field_names, metrics, zero_based, catalogue
         See :class:`fm.scoring.machine.FactorizationMachine`.
     history : list of dict
-        Metrics of each epoch.
+        Metrics of each epoch; the ``epoch`` in them counts from 1.
     fingerprint : str
         Fingerprint of the training data.
 
@@ -92,14 +96,13 @@ class Model(FactorizationMachine):
 
         Parameters
         ----------
-        context, k, exclude, candidates
+        context, k, exclude, candidates, ratings, liked
             See :meth:`fm.recommending.recommender.Recommender.recommend`.
-        ratings : mapping, optional
-            Item id to rating, by one person whom the model need not know: what it learns of the
-            person from them is used for this answer and not kept. With exclude="seen" the items
-            in it are left out.
-        liked : sequence of item ids, optional
-            As `ratings`, for models of labels and rankers.
+
+        Returns
+        -------
+        Recommendations
+            One list for one user or context; a list for each of many.
 
         Raises
         ------
@@ -112,26 +115,80 @@ class Model(FactorizationMachine):
         --------
         >>> from fm import TrainConfig, fit, read
         >>> data = read({"user": [1, 1, 2], "film": ["A", "B", "B"], "rating": [1, 2, 3]})
-        >>> fit(data, TrainConfig(num_factors=2)).recommend(2).ids()  # 2 has met B
-        [['A']]
+        >>> fit(data, TrainConfig(num_factors=2)).recommend(2).ids  # 2 has met B
+        ['A']
         """
-        from fm.recommending.recommender import recommend
+        return self.recommender.recommend(
+            context, k, exclude=exclude, candidates=candidates, ratings=ratings, liked=liked
+        )
 
-        return recommend(self.recommender, context, k, exclude, candidates, ratings, liked)
-
-    def similar_items(self, item: Any, k: int = 10) -> Similar:
+    def similar_items(self, item: Any, k: int = 10) -> Recommendations:
         """Return the `k` items most like one (see ``Recommender.similar_items``)."""
         return self.recommender.similar_items(item, k)
 
-    def similar_users(self, user: Any, k: int = 10) -> Similar:
+    def similar_users(self, user: Any, k: int = 10) -> Recommendations:
         """Return the `k` users most like one (see ``Recommender.similar_users``)."""
         return self.recommender.similar_users(user, k)
+
+    def with_catalogue(
+        self,
+        *,
+        item: str | None = None,
+        user: str | None = None,
+        item_columns: str | Sequence[str] | None = None,
+        rows: Any = None,
+    ) -> Model:
+        """Return the model with items to recommend, for one that was trained without knowing them.
+
+        Parameters
+        ----------
+        item, user, item_columns
+            See :func:`fm.read`. For feature numbers, ranges such as ``"943:2625"``.
+        rows : anything that :meth:`as_dataset` takes, optional
+            The rows it was trained on: they tell who met what, and what describes items and users.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such column, or no range of features that the model has.
+
+        Examples
+        --------
+        >>> from fm import TrainConfig
+        >>> model = Model(0, [0, 0, 1, 2], [[1], [2], [3], [4]], TrainConfig(num_factors=1))
+        >>> model.with_catalogue(item="2:4", user="0:2").recommend(1).ids
+        ['3', '2']
+        """
+        from fm.reading.finding_items import catalogue_of
+
+        X = np.zeros((0, self.num_features)) if rows is None else rows
+        data = replace(
+            self.as_dataset(X),
+            fields=self.fields,
+            field_names=self.field_names,
+            encoder=self.encoder,
+            _cache={},
+        )
+        made = catalogue_of(
+            data, item=item, user=user, item_columns=item_columns, keep_seen=rows is not None
+        )
+        if made is None:
+            raise ConfigError("item: expected the column of the items, or a range of features")
+        return replace(self, catalogue=made)
 
     def fold_in(self, X: Any, y: Any, field: str, *, weight: Any = None) -> Folded:
         """Return what a few rows tell of a new user or item; see ``fm.recommending.folding``."""
         from fm.recommending.folding import fold_in
 
         return fold_in(self, X, y, field, weight=weight)
+
+    def with_feature(
+        self, folded: Folded, name: Any, *, item_row: Any = None, seen: Iterable[Any] = ()
+    ) -> Model:
+        """Return a model that knows what was folded in; see ``fm.recommending.extending``."""
+        from fm.recommending.extending import with_feature
+
+        return with_feature(self, folded, name, item_row=item_row, seen=seen)
 
     # -- the file --------------------------------------------------------------------------------
 

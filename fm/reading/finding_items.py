@@ -23,6 +23,7 @@ import scipy.sparse as sp
 from fm.catalogue.catalogue import Catalogue
 from fm.catalogue.fields import FIELD_RANGE, ITEM_NAMES, USER_NAMES, FeatureIds, Field, field_of
 from fm.data.dataset import Dataset
+from fm.encoding.columns import sorted_unique
 from fm.errors import ConfigError
 from fm.sparse import csr, csr_of_entries
 
@@ -52,7 +53,7 @@ def catalogue_of(
     item_columns : name or sequence of them, optional
         The columns that describe an item. Not given: see the module.
     keep_seen : bool
-        Whether to remember which user met which item.
+        Whether to remember which user met which item (see :func:`fm.read`).
 
     Raises
     ------
@@ -229,7 +230,7 @@ def _filled(
     seen = None
     if keep_seen and bare.user:
         both = (users >= 0) & (items >= 0)
-        pairs = np.unique(users[both].astype(np.int64) * bare.num_items + items[both])
+        pairs = sorted_unique(users[both].astype(np.int64) * bare.num_items + items[both])
         counts = np.bincount(pairs // bare.num_items, minlength=bare.num_users)
         indptr = np.concatenate([[0], np.cumsum(counts)])
         indices = (pairs % bare.num_items).astype(np.int32)
@@ -321,7 +322,7 @@ def _alike_within(data: Dataset, groups: np.ndarray, count: int) -> dict[int, np
     num_fields = len(data.field_names)
     sizes = np.bincount(groups[groups >= 0], minlength=count)
     told = int(sizes[sizes > 1].sum())
-    if told * 2 < len(groups) and told < _ENOUGH:
+    if not told or told * 2 < len(groups) and told < _ENOUGH:
         return {}
     first = np.full((count, num_fields), np.nan)
     differ = np.zeros(num_fields, np.int64)  # rows that differ from the first of their group

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from fm.catalogue.catalogue import Catalogue
     from fm.encoding.encoder import Encoder
 
 _NAME, _NAMES = "str or int", "str, int, or sequence of them"
@@ -100,7 +101,7 @@ class Options:
         True,
         "recommending",
         "bool",
-        "keep in the model who met which item, which is left out when recommending",
+        "keep in the model file who met which item; else lists hold also what a user has met",
     )
 
     format: str | None = _o(
@@ -137,6 +138,12 @@ class Options:
     )
 
     encoder: Encoder | None = _o(None, "rows for a model", "Encoder or None", "that of the model")
+    catalogue: Catalogue | None = _o(
+        None,
+        "rows for a model",
+        "Catalogue or None",
+        "that of the same model, which fills columns left out",
+    )
 
     def given(self, *groups: str) -> dict[str, Any]:
         """Return the options of some groups that differ from their defaults."""

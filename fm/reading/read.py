@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
+from fm.catalogue.filling import fill, may_be_left_out, with_empty
 from fm.data.dataset import Dataset
-from fm.errors import ConfigError, DataError
+from fm.errors import Advice, ConfigError, DataError
 from fm.formats.files import is_file
-from fm.formats.frames import place, source_of
+from fm.formats.frames import Columns, place, source_of
 from fm.formats.guess import guess_format
 from fm.formats.tables import BATCH_ROWS, iter_batches, read_table
 from fm.reading.numbered import READERS, read_features
@@ -31,6 +32,7 @@ from fm.reading.options import Options
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from fm.catalogue.catalogue import Catalogue
     from fm.encoding.encoder import Encoder
     from fm.formats.cells import CellTable
 
@@ -64,6 +66,7 @@ def read(
     num_features: int | None = None,
     zero_based: bool | Literal["auto"] = "auto",
     encoder: Encoder | None = None,
+    catalogue: Catalogue | None = None,
 ) -> Dataset:
     """Return data as a Dataset.
 
@@ -77,7 +80,7 @@ def read(
     recommending       user, item, item_columns, keep_seen
     form of the data   format, delimiter, header, encoding
     numbered features  num_features, zero_based
-    rows for a model   encoder
+    rows for a model   encoder, catalogue
     =================  ==========================================================================
 
     Parameters
@@ -109,7 +112,9 @@ def read(
     item_columns : name or sequence of them, optional
         The columns that describe an item, such as genres. Not given: found in the data.
     keep_seen : bool
-        Whether a model made of the data remembers who met which item.
+        Whether a model made of the data, and its file, remember who met which item. Lists leave out
+        what a user has met, and the baselines of ``fm.evaluate_ranking`` need it. False where a
+        model goes to people who must not see it.
     format : {"libsvm", "libffm", "csv", "tsv", "parquet", "recordio"}, optional
         Format of a file; the default is a guess.
     delimiter : str, optional
@@ -125,6 +130,9 @@ def read(
         is 0. Say it for test data: a small part may happen to lack its feature 0.
     encoder : Encoder, optional
         That of a model: rows become its features. Columns it does not need are ignored.
+    catalogue : Catalogue, optional
+        That of the same model, for rows to predict: a table may leave out columns that describe
+        users and items, which are as in training where these are known.
 
     Raises
     ------
@@ -148,7 +156,7 @@ def read(
         user, item, item_columns, keep_seen,
         format, delimiter, header, encoding,
         num_features, zero_based,
-        encoder,
+        encoder, catalogue,
     )  # fmt: skip
     form = _form_of(source, format)
     _check(options, form)
@@ -173,19 +181,12 @@ def read(
         raise DataError(f"{data.source}: expected a target in each row, found none")
     sides = options.given("recommending")
     if sides or encoder is None and form != "dataset":
-        data = with_catalogue(data, **sides)
+        data = _with_catalogue(data, **sides)
     return data
 
 
-def with_catalogue(data: Dataset, **sides: Any) -> Dataset:
-    """Return data with a catalogue, if it is known which columns are the items.
-
-    Parameters
-    ----------
-    data : Dataset
-    **sides
-        user, item, item_columns, keep_seen: as in :func:`read`.
-    """
+def _with_catalogue(data: Dataset, **sides: Any) -> Dataset:
+    """Return data with a catalogue, if it is known which columns are the items."""
     named = any(sides.get(name) is not None for name in ("user", "item", "item_columns"))
     if not named and data.encoder is None:
         return data  # nothing that a name could be guessed from
@@ -208,6 +209,7 @@ def read_batches(
     num_features: int | None = None,
     zero_based: bool | Literal["auto"] = "auto",
     encoder: Encoder | None = None,
+    catalogue: Catalogue | None = None,
     batch_rows: int = BATCH_ROWS,
 ) -> Iterator[Dataset]:
     """Yield data in batches of rows, for prediction; a table may be larger than the memory.
@@ -222,6 +224,8 @@ def read_batches(
         As in :func:`read`.
     encoder : Encoder, optional
         That of the model; a table needs one, because batches must get the same features.
+    catalogue : Catalogue, optional
+        As in :func:`read`.
     batch_rows : int
         Rows of a batch.
 
@@ -243,7 +247,7 @@ def read_batches(
     options = Options(
         target, weight, require_target,
         format=format, delimiter=delimiter, header=header, encoding=encoding,
-        num_features=num_features, zero_based=zero_based, encoder=encoder,
+        num_features=num_features, zero_based=zero_based, encoder=encoder, catalogue=catalogue,
     )  # fmt: skip
     form = _form_of(source, format)
     if form in TABLES and encoder is None:
@@ -284,8 +288,13 @@ def _check(options: Options, form: str) -> None:
     elif form in READERS and form != "libsvm" and options.zero_based != "auto":
         wrong.append("zero_based")
     if wrong:
-        raise ConfigError(f"{', '.join(wrong)}: does not apply to {_FORMS.get(form, form)}")
+        raise ConfigError(
+            f"{', '.join(wrong)}: does not apply to {_FORMS.get(form, form)}",
+            Advice(f"leave out {{{'}, {'.join(wrong)}}}", **dict.fromkeys(wrong, ...)),
+        )
     if options.encoder is None:
+        if options.catalogue is not None:
+            raise ConfigError("catalogue: expected encoder= too, that of the same model")
         return
     if not table and form != "dataset":
         raise DataError(
@@ -294,7 +303,8 @@ def _check(options: Options, form: str) -> None:
         )
     if decided := options.given("columns"):
         raise ConfigError(
-            f"{', '.join(sorted(decided))}: does not apply where encoder= decides about columns"
+            f"{', '.join(sorted(decided))}: does not apply, because the encoder that training made "
+            "decides about the columns"
         )
 
 
@@ -312,7 +322,10 @@ def _table_options(options: Options, form: str) -> dict[str, Any]:
     refs = [ref for ref in (options.target, options.weight) if ref is not None]
     by_name = not any(isinstance(ref, int) for ref in refs)
     if encoder is not None and by_name and (options.target or not options.require_target):
-        how["columns"] = list(dict.fromkeys([*encoded, *refs]))  # no need to read others
+        other = [ref for ref in refs if isinstance(ref, str)]
+        needed = Columns(dict.fromkeys([*encoded, *other]))  # no need to read others
+        needed.optional = frozenset(may_be_left_out(options.catalogue))
+        how["columns"] = needed
     return how
 
 
@@ -357,6 +370,9 @@ def _from_table(
     from fm.encoding.encoder import Encoder
     from fm.formats.cells import CellTable
 
+    if options.encoder is not None and options.catalogue is not None:
+        options.encoder.check_names(table.column_names, source_of(table))
+    table, missing = with_empty(table, may_be_left_out(options.catalogue))
     cells, encoder = CellTable(table), options.encoder
     used: list[str] = []
 
@@ -376,8 +392,9 @@ def _from_table(
         encoder = Encoder.fit(
             cells, **{**options.given("columns"), "ignore": ignore}, target=target
         )
+    X, filled = fill(encoder.transform(cells), missing, encoder, options.catalogue)
     return Dataset.from_arrays(
-        encoder.transform(cells),
+        X,
         y,
         weight,
         source=source_of(table),
@@ -385,6 +402,7 @@ def _from_table(
         feature_names=encoder.feature_names,
         field_names=encoder.field_names,
         encoder=encoder,
+        filled=filled,
     )
 
 
@@ -405,12 +423,14 @@ def _default_target(cells: CellTable, options: Options) -> str | None:
     name = usual_target(cells.names, encoder, options.column_names())
     known = None if encoder is None else encoder.target
     if name is not None and name != known:
-        log.info("%s: the target is column %r; say target= to choose", cells.source, name)
+        advice = Advice("say {target} to choose another", target=...)
+        log.info("%s: the target is column %r; %s", cells.source, name, advice)
     if name is None and options.require_target:
         names = target_names(encoder)
         raise DataError(
-            f"{cells.source}: no column is called {', '.join(names)}; say which is the target "
-            f"with target=; the columns are {', '.join(cells.names)}"
+            f"{cells.source}: no column is called {', '.join(names)}; the columns are "
+            f"{', '.join(cells.names)}",
+            Advice("say which is the target with {target}", target=...),
         )
     return name
 

@@ -26,11 +26,11 @@ import scipy.sparse as sp
 
 from fm.catalogue.catalogue import Catalogue
 from fm.catalogue.fields import FeatureIds
+from fm.catalogue.filling import encode_rows, encode_table
 from fm.data.dataset import Dataset
-from fm.errors import ConfigError, DataError
+from fm.errors import Advice, ConfigError, DataError
 from fm.formats.cells import text_of
-from fm.formats.files import ragged
-from fm.sparse import checked_csr, csr_of_entries
+from fm.sparse import checked_csr
 
 if TYPE_CHECKING:
     from fm.scoring.machine import FactorizationMachine
@@ -64,8 +64,6 @@ class Contexts:
     >>> X = contexts.read([2, "a stranger"])
     >>> X.toarray().astype(int).tolist()
     [[0, 0, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]]
-    >>> contexts.users_of(X).tolist()
-    [1, -1]
     """
 
     def __init__(self, model: FactorizationMachine, catalogue: Catalogue) -> None:
@@ -93,7 +91,7 @@ class Contexts:
     def _rows(self, rows: Any) -> sp.csr_matrix:
         if isinstance(rows, Dataset) or sp.issparse(rows):
             return self.model.as_dataset(rows).X
-        if isinstance(rows, Mapping) or _is_id(rows):
+        if isinstance(rows, Mapping) or is_id(rows):
             rows = [rows]
         if hasattr(rows, "columns") or hasattr(rows, "schema") or isinstance(rows, os.PathLike):
             return self._of_table(rows)
@@ -101,7 +99,7 @@ class Contexts:
         if isinstance(rows, (list, tuple)):
             if not len(rows):
                 return sp.csr_matrix((0, self.model.num_features), dtype=np.float32)
-            if _is_id(rows[0]):
+            if is_id(rows[0]):
                 return self.of_users(rows)
             if isinstance(rows[0], Mapping):
                 return self._of_mappings(rows)
@@ -122,13 +120,10 @@ class Contexts:
     def _of_mappings(self, rows: Sequence[Mapping[str, Any]]) -> sp.csr_matrix:
         if self.model.encoder is None and all(isinstance(row, Mapping) and not row for row in rows):
             return sp.csr_matrix((len(rows), self.model.num_features), dtype=np.float32)
-        X = self._encoder().encode_rows(rows, columns=self._context_columns)
-        columns = self.catalogue.user_columns
-        return self._completed(X, {name: [name not in row for row in rows] for name in columns})
+        columns = self._context_columns
+        return encode_rows(self._encoder(), self.catalogue, rows, columns).X
 
     def _of_table(self, rows: Any) -> sp.csr_matrix:
-        import pyarrow as pa
-
         from fm.formats.frames import source_of
         from fm.formats.tables import read_table
 
@@ -136,57 +131,22 @@ class Contexts:
         table = read_table(rows, expect=expected)
         if not expected:  # a model of items alone: every context is alike
             return sp.csr_matrix((table.num_rows, self.model.num_features), dtype=np.float32)
-        left_out = [name for name in expected if name not in table.column_names]
-        if len(left_out) == len(expected):
+        if not set(expected) & set(table.column_names):
             raise DataError(
                 f"{source_of(table)}: expected some of the columns {', '.join(expected)}, found "
                 f"only {', '.join(table.column_names)}"
             )
-        encoder.check_names(table.column_names, source_of(table), expected)
-        for name in left_out:
-            table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
-        X = encoder.transform(table, columns=expected)
-        return self._completed(X, {n: n in left_out for n in self.catalogue.user_columns})
-
-    def _completed(self, X: sp.csr_matrix, left_out: Mapping[str, Any]) -> sp.csr_matrix:
-        """Return X with what training knows of its users in place of the columns left out.
-
-        `left_out` says of each of the users' columns which rows, or whether all, do not tell it.
-        """
-        users, fields = self.catalogue.users, self._encoder().fields
-        if users is None or not any(map(np.any, left_out.values())):
-            return X
-        numbers = self.users_of(X)
-        if not (numbers >= 0).any():
-            return X
-        begins = users.indptr[numbers]
-        counts = np.where(numbers < 0, 0, users.indptr[numbers + 1] - begins)
-        known, known_rows = ragged(begins, counts), np.repeat(np.arange(X.shape[0]), counts)
-        wanted = np.zeros((X.shape[0], len(self._encoder().columns)), bool)
-        for number, name in enumerate(self._encoder().field_names):
-            wanted[:, number] = left_out.get(name, False)
-        known_fields = fields[users.indices[known]]
-        kept = wanted[known_rows, known_fields]
-        known, known_rows, known_fields = known[kept], known_rows[kept], known_fields[kept]
-        # A user that was added to the model has nothing in these columns: they stay unknown.
-        taken = np.zeros_like(wanted)
-        taken[known_rows, known_fields] = True
-        rows = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
-        told = ~taken[rows, fields[X.indices]]
-        rows = np.concatenate([rows[told], known_rows])
-        indices = np.concatenate([X.indices[told], users.indices[known]])
-        data = np.concatenate([X.data[told], users.data[known]])
-        return csr_of_entries(rows, indices, data, X.shape)
+        return encode_table(encoder, self.catalogue, table, expected, optional=expected).X
 
     def of_users(self, ids: Sequence[Any]) -> sp.csr_matrix:
         """Return one row for each user's id; see :meth:`read`."""
         name = self.catalogue.user
         if not name:
             raise ConfigError(
-                "context: the model does not know which column is the user; pass mappings, or "
-                "train it on data read with user=..."
+                "context: the model does not know which column is the user",
+                Advice("pass mappings, or train it on data read with {user}", user=...),
             )
-        for wrong in (i for i in ids if not _is_id(i)):
+        for wrong in (i for i in ids if not is_id(i)):
             raise DataError(f"context: expected the id of a {name}, found {wrong!r}")
         if self._user_is_column:
             return self._of_mappings([{name: i} for i in ids])
@@ -233,18 +193,9 @@ class Contexts:
             mask |= encoder.fields == encoder.field_names.index(self.catalogue.user)
         return mask
 
-    def users_of(self, X: sp.csr_matrix) -> np.ndarray:
-        """Return the number of the user in each context; -1 for strangers."""
-        keys = self.catalogue.user_keys
-        users = np.full(X.shape[0], -1, np.int64)
-        if keys.size:
-            places = np.minimum(np.searchsorted(keys, X.indices), keys.size - 1)
-            at = np.flatnonzero(keys[places] == X.indices)
-            users[np.searchsorted(X.indptr, at, side="right") - 1] = places[at]
-        return users
 
-
-def _is_id(value: Any) -> bool:
+def is_id(value: Any) -> bool:
+    """Whether a value can be an id: a text or a whole number."""
     if isinstance(value, (float, np.floating)):
         return value.is_integer()  # pandas makes floats of integers with gaps
     return isinstance(value, (str, int, np.integer))

@@ -46,7 +46,7 @@ import scipy.sparse as sp
 
 from fm.catalogue.fields import FIELD_RANGE
 from fm.data.dataset import Dataset
-from fm.errors import ConfigError, DataError
+from fm.errors import Advice, ConfigError, DataError
 from fm.sparse import without
 
 if TYPE_CHECKING:
@@ -60,7 +60,16 @@ _NEWTON_STEPS = 50  # a dozen are enough, unless labels are separable and the pr
 
 
 class Folded(NamedTuple):
-    """What was learnt of a new value of a field."""
+    """What was learnt of a new value of a field: its weight and factors.
+
+    Examples
+    --------
+    >>> from fm import Folded, Model, TrainConfig
+    >>> model = Model(3.0, [0, 1], [[1], [2]], TrainConfig(num_factors=1))
+    >>> new = Folded("0:1", w=0.5, v=np.array([1.0]))  # as model.fold_in returns it
+    >>> model.with_feature(new, "new").predict([[0, 1, 1]])
+    array([6.5], dtype=float32)
+    """
 
     field: str
     w: float
@@ -291,14 +300,7 @@ def ratings_rows(
         raise DataError(
             f"ratings: expected a mapping of item to rating, found {type(ratings).__name__}"
         )
-    labels = model.task.labels
-    for item, rating in ratings.items():
-        number = isinstance(rating, (Real, np.bool_)) and (
-            abs(rating if isinstance(rating, int) else float(rating)) <= _LARGEST
-        )
-        if not number or (labels and rating not in (0, 1)):
-            wanted = "0 or 1" if labels else "a finite number"
-            raise DataError(f"ratings: expected {wanted} for item {item!r}, found {rating!r}")
+    _check_ratings(ratings, labels=model.task.labels)
     items = catalogue.items[catalogue.item_numbers(ratings)]
     if context is None and model.encoder is None:
         context = sp.csr_matrix((1, model.num_features), dtype=np.float32)
@@ -312,6 +314,16 @@ def ratings_rows(
     X = sp.csr_matrix(X, dtype=np.float32)
     X.sum_duplicates()  # sorts as well
     return X, np.array(list(ratings.values()), np.float32)
+
+
+def _check_ratings(ratings: Mapping[Any, Any], *, labels: bool) -> None:
+    for item, rating in ratings.items():
+        number = isinstance(rating, (Real, np.bool_)) and (
+            abs(rating if isinstance(rating, int) else float(rating)) <= _LARGEST
+        )
+        if not number or (labels and rating not in (0, 1)):
+            wanted = "0 or 1" if labels else "a finite number"
+            raise DataError(f"ratings: expected {wanted} for item {item!r}, found {rating!r}")
 
 
 def fold_ratings(
@@ -343,8 +355,8 @@ def fold_ratings(
     """
     if not catalogue.user:
         raise ConfigError(
-            "ratings: the model does not know which column is the user; train it on data read "
-            "with user=..."
+            "ratings: the model does not know which column is the user",
+            Advice("train it on data read with {user}", user=...),
         )
     if (ratings is None) == (liked is None):
         raise ConfigError("ratings, liked: expected one of the two")

@@ -20,21 +20,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
 from fm.catalogue.catalogue import Catalogue
-from fm.errors import ConfigError, DataError
-from fm.recommending.contexts import Contexts, listed
+from fm.catalogue.filling import number_in_row
+from fm.errors import Advice, ConfigError, DataError
+from fm.formats.cells import text_of
+from fm.recommending.contexts import Contexts, is_id, listed
+from fm.recommending.recommendations import Recommendations
 from fm.recommending.topk import TopK, top_k
 from fm.scoring.formula import side_terms
 from fm.sparse import all_finite, compacted, without
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
+    from fm.recommending.folding import Folded
     from fm.scoring.machine import FactorizationMachine
 
 BLOCK, _ITEMS = 4096, 1 << 20  # contexts, and items for them, that are best answered together
@@ -54,84 +56,6 @@ class Sides(NamedTuple):
 
     vectors: np.ndarray
     bias: np.ndarray
-
-
-class Folded(Protocol):
-    """Parameters for a user the model does not know: one weight and one vector."""
-
-    @property
-    def w(self) -> float:
-        """The weight."""
-
-    @property
-    def v(self) -> np.ndarray:
-        """The factors, shape (num_factors,)."""
-
-
-class Similar(NamedTuple):
-    """Ids and similarities, the most similar first."""
-
-    ids: list[str]
-    scores: np.ndarray
-
-
-class Recommendations(NamedTuple):
-    """The items recommended for each context, best first.
-
-    Attributes
-    ----------
-    numbers : ndarray of int32, shape (num_contexts, k)
-        Numbers of items in the catalogue; -1 where a context has fewer items left.
-    scores : ndarray of float32, shape (num_contexts, k)
-        Their raw scores, as ``Model.scores`` gives them; nan where there is no item.
-    catalogue : Catalogue
-        What the numbers mean.
-    """
-
-    numbers: np.ndarray
-    scores: np.ndarray
-    catalogue: Catalogue
-
-    def ids(self) -> list[list[str]]:
-        """Return the ids of the items of each context, without gaps at the end."""
-        ids = self.catalogue.item_ids
-        return [[ids[number] for number in row if number >= 0] for row in self.numbers.tolist()]
-
-    def to_table(self, contexts: Sequence[Any] | None = None) -> pa.Table:
-        """Return a table with a row for each item: context, rank (from 1), item, score.
-
-        Parameters
-        ----------
-        contexts : sequence, optional
-            What to call each context, such as user ids; the default is its number from 0.
-
-        Raises
-        ------
-        DataError
-            If there are not as many as contexts.
-        """
-        import pyarrow as pa
-
-        if contexts is not None and len(contexts) != len(self.numbers):
-            raise DataError(
-                f"contexts: expected a name for each of {len(self.numbers)} contexts, found "
-                f"{len(contexts)}"
-            )
-        rows, ranks = np.nonzero(self.numbers >= 0)
-        called: Any = pa.array(rows)
-        if contexts is not None:
-            called = pa.array(contexts).take(called)
-        used, places = np.unique(self.numbers[rows, ranks], return_inverse=True)
-        ids = self.catalogue.item_ids
-        names = pa.array([ids[number] for number in used.tolist()], pa.string())
-        return pa.table(
-            {
-                "context": called,
-                "rank": pa.array((ranks + 1).astype(np.int32)),
-                "item": names.take(pa.array(places)),
-                "score": pa.array(self.scores[rows, ranks]),
-            }
-        )
 
 
 def side_vectors(model: FactorizationMachine, X: sp.csr_matrix) -> Sides:
@@ -175,10 +99,10 @@ class Recommender:
     >>> model = Model(2, [0, 0, 1, 0, 3, 1], [[0], [1], [-1], [0], [0], [1]],
     ...               TrainConfig(num_factors=1), encoder=data.encoder)
     >>> recommender = Recommender(model, catalogue_of(data))
-    >>> recommender.recommend(2).ids()  # they have met B
-    [['A']]
+    >>> recommender.recommend(2).ids  # they have met B
+    ['A']
     >>> best = recommender.recommend([{"user": 2}, {"user": "a stranger"}], exclude=None)
-    >>> best.ids(), best.scores.tolist()
+    >>> best.ids, best.scores.tolist()
     ([['B', 'A'], ['B', 'A']], [[6.0, 3.0], [5.0, 3.0]])
     """
 
@@ -187,8 +111,13 @@ class Recommender:
             catalogue = model.catalogue
         if catalogue is None:
             raise ConfigError(
-                "recommend: the model does not know which of its features are items; train it on "
-                "data read with item=..., the column (or range of features) of the items"
+                "recommend: the model does not know which of its features are items; say it with "
+                "model.with_catalogue(item=...)",
+                Advice(
+                    "or train it on data read with {item}, the column (or range of features) of "
+                    "the items",
+                    item=...,
+                ),
             )
         if catalogue.items.shape[1] != model.num_features:
             raise ConfigError(
@@ -265,15 +194,7 @@ class Recommender:
         return self._reader.user_ids
 
     def contexts(self, rows: Any) -> sp.csr_matrix:
-        """Return contexts as rows of features, without the item side.
-
-        Raises
-        ------
-        DataError
-            If they cannot be read.
-        ConfigError
-            If they are users' ids and the catalogue has no user column.
-        """
+        """Return contexts as rows of features, without the item side (see ``Contexts.read``)."""
         return self._reader.read(rows)
 
     def with_items(self, table: Any, *, item: str | None = None) -> Recommender:
@@ -308,23 +229,25 @@ class Recommender:
 
     def recommend(
         self,
-        context: Any,
+        context: Any = None,
         k: int = 10,
         *,
         exclude: Any = "seen",
         candidates: Iterable[Any] | None = None,
+        ratings: Mapping[Any, Any] | None = None,
+        liked: Iterable[Any] | None = None,
         folded: Folded | None = None,
     ) -> Recommendations:
         """Return the `k` items with the highest scores for one context, or for each of many.
 
         Equal scores stand in the order of the catalogue. A context with fewer than `k` items left
-        gets those; the result is never wider than the number of candidates.
+        gets those.
 
         Parameters
         ----------
         context : one context or many
-            See ``fm.recommending.contexts``. The result has one row for each, also for a single
-            one.
+            See ``fm.recommending.contexts``; one gets one list. It may be left out where `ratings`
+            or `liked` tell of somebody new.
         k : int
             How many.
         exclude : "seen", None, list of item ids, or list of such lists
@@ -332,17 +255,38 @@ class Recommender:
             (strangers met none), none, these, or, for each context, its own.
         candidates : iterable of item ids, optional
             Only these are recommended; None: all items.
-        folded : object with w and v, optional
-            Parameters found for a new user, in the place of the user's own.
+        ratings : mapping, optional
+            Item id to rating, by one person whom the model need not know: what it learns of the
+            person from them is used for this answer and not kept. With exclude="seen" the items
+            in it are left out.
+        liked : iterable of item ids, optional
+            As `ratings`, for models of labels and rankers.
+        folded : Folded, optional
+            What was learnt of a new user before (``Model.fold_in``), in the place of the user's
+            own parameters.
 
         Raises
         ------
         ConfigError
-            If `k` or `exclude` is not one of the above.
+            If an option is not one of the above.
         DataError
-            If an item does not exist, or a context cannot be read.
+            If an item does not exist, or a context or rating cannot be read.
         """
-        return self._recommend(self.contexts(context), k, exclude, self._chosen(candidates), folded)
+        if ratings is not None or liked is not None:
+            from fm.recommending.folding import fold_ratings
+
+            one = context is None or _is_one(context)
+            context = self.contexts({} if context is None else context)
+            folded, met = fold_ratings(self.model, self.catalogue, context, ratings, liked)
+            if isinstance(exclude, str) and exclude == "seen":
+                exclude = met
+        elif context is None:
+            raise ConfigError("recommend: expected a context (such as a user's id), found None")
+        else:
+            one = _is_one(context)
+        X = self.contexts(context)
+        best = self._recommend(X, k, exclude, self._chosen(candidates), folded, _ids_in(context))
+        return best[0] if one else best
 
     def recommend_all(
         self,
@@ -350,16 +294,17 @@ class Recommender:
         *,
         exclude: Any = "seen",
         candidates: Iterable[Any] | None = None,
-    ) -> Iterator[tuple[list[str], Recommendations]]:
-        """Yield (user ids, their recommendations) until all users of the training data are served.
+    ) -> Iterator[Recommendations]:
+        """Yield the lists of all users of the training data, a few thousand at a time.
 
-        Columns that describe the user are as in training, the others unknown. Parameters and errors
-        are those of :meth:`recommend`, but `exclude` cannot be one list for each user.
+        The ids of the users are the `contexts` of what is yielded. Columns that describe the user
+        are as in training, the others unknown. Parameters and errors are those of
+        :meth:`recommend`, but `exclude` cannot be one list for each user.
         """
         chosen, size = self._chosen(candidates), self.block_size(k)
         for begin in range(0, self.catalogue.num_users, size):
             ids = list(self.user_ids[begin : begin + size])
-            yield ids, self._recommend(self.contexts(ids), k, exclude, chosen, None)
+            yield self._recommend(self.contexts(ids), k, exclude, chosen, None, ids)
 
     def _chosen(self, candidates: Iterable[Any] | None) -> np.ndarray | None:
         if candidates is None:
@@ -375,6 +320,7 @@ class Recommender:
         exclude: Any,
         chosen: np.ndarray | None,
         folded: Folded | None,
+        called: Sequence[str] | None,
     ) -> Recommendations:
         _check_k(k)
         left_out = self._excluded(exclude, X)
@@ -383,36 +329,27 @@ class Recommender:
         if chosen is not None:
             vectors, bias = vectors[chosen], bias[chosen]
             left_out = None if left_out is None else _within(left_out, chosen)
-        if not len(bias):
-            empty = np.zeros((X.shape[0], 0))
-            return Recommendations(empty.astype(np.int32), empty.astype(np.float32), self.catalogue)
-        numbers, scores = top_k(
-            contexts.vectors, vectors, bias, min(int(k), len(bias)), exclude=left_out
-        )
-        if chosen is not None:
+        count = min(int(k), len(bias))
+        best = top_k(contexts.vectors, vectors, bias, max(1, count), exclude=left_out)
+        numbers, scores = best.numbers[:, :count], best.scores[:, :count]
+        if chosen is not None and chosen.size:
             numbers = np.where(numbers < 0, np.int32(-1), chosen[numbers])
-        return Recommendations(numbers, scores + contexts.bias[:, None], self.catalogue)
+        return Recommendations(
+            numbers,
+            scores + contexts.bias[:, None],
+            self.catalogue.item_ids,
+            called,
+            task=self.model.task,
+        )
 
     def _excluded(self, exclude: Any, X: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray] | None:
         """Return (indptr, item numbers) of what each context must not get."""
         num_rows = X.shape[0]
         if exclude is None:
             return None
-        if isinstance(exclude, str):
-            if exclude != "seen":
-                raise ConfigError(
-                    f"exclude: expected 'seen', None, or lists of item ids, found {exclude!r}"
-                )
-            seen = self.catalogue.seen
-            if seen is None or not seen.shape[0]:
-                return None
-            users = self._reader.users_of(X)
-            begins = seen.indptr[users]
-            counts = np.where(users >= 0, seen.indptr[users + 1] - begins, 0)
-            indptr = np.concatenate([[0], np.cumsum(counts)])
-            entries = np.arange(indptr[-1]) + np.repeat(begins - indptr[:-1], counts)
-            return indptr, seen.indices[entries]
-        if isinstance(exclude, (bytes, Mapping)) or not isinstance(exclude, Iterable):
+        if isinstance(exclude, str) and exclude == "seen":
+            return self._seen(X)
+        if isinstance(exclude, (str, bytes, Mapping)) or not isinstance(exclude, Iterable):
             raise ConfigError(
                 f"exclude: expected 'seen', None, or lists of item ids, found {exclude!r}"
             )
@@ -429,15 +366,28 @@ class Recommender:
         indptr = np.concatenate([[0], np.cumsum([part.size for part in parts], dtype=np.int64)])
         return indptr, np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
-    # -- what is alike ---------------------------------------------------------------------------
+    def _seen(self, X: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray] | None:
+        seen = self.catalogue.seen
+        if seen is None or not seen.shape[0]:
+            return None
+        users = number_in_row(X, self.catalogue.number_of_user_key)
+        begins = seen.indptr[users]
+        counts = np.where(users >= 0, seen.indptr[users + 1] - begins, 0)
+        indptr = np.concatenate([[0], np.cumsum(counts)])
+        entries = np.arange(indptr[-1]) + np.repeat(begins - indptr[:-1], counts)
+        return indptr, seen.indices[entries]
 
-    def similar_items(self, item: Any, k: int = 10, *, similarity: str = "cosine") -> Similar:
-        """Return the `k` items most similar to one, which is not among them.
+    # -- similar items and users -----------------------------------------------------------------
+
+    def similar_items(
+        self, item: Any, k: int = 10, *, similarity: str = "cosine"
+    ) -> Recommendations:
+        """Return the `k` items most similar to one, which is not among them, or to each of many.
 
         Parameters
         ----------
-        item : str or int
-            Its id.
+        item : str or int, or list of them
+            The id of an item, or of many.
         k : int
             How many; there are fewer if the catalogue is smaller.
         similarity : {"cosine", "inner"}
@@ -451,49 +401,48 @@ class Recommender:
         ConfigError
             If `k` or `similarity` is wrong.
         """
-        number = self.catalogue.item_number(item)
+        numbers = self.catalogue.item_numbers([item] if is_id(item) else listed(item))
         vectors = self.item_sides.vectors
-        best = _most_similar(vectors, self._item_directions, number, k, similarity)
-        return _named(best, self.catalogue.item_ids)
+        directions = self._item_directions if similarity == "cosine" else None
+        found = _most_similar(vectors, directions, numbers, k, similarity)
+        return _similar(found, self.catalogue.item_ids, item, "item")
 
-    def similar_users(self, user: Any, k: int = 10, *, similarity: str = "cosine") -> Similar:
-        """Return the `k` users most similar to one; as :meth:`similar_items`, by user id."""
-        number = self._reader.users_of(self._reader.of_users([user]))[0]
-        if number < 0:
+    def similar_users(
+        self, user: Any, k: int = 10, *, similarity: str = "cosine"
+    ) -> Recommendations:
+        """Return the `k` users most similar to one, or to each of many; as `similar_items`."""
+        ids = [user] if is_id(user) else listed(user)
+        X = self._reader.of_users(ids)
+        numbers = number_in_row(X, self.catalogue.number_of_user_key)
+        if (numbers < 0).any():
+            stranger = ids[int(np.argmax(numbers < 0))]
             raise DataError(
                 f"{self.catalogue.user}: expected one of the {self.catalogue.num_users} users of "
-                f"the training data, found {user!r}"
+                f"the training data, found {stranger!r}"
             )
         vectors = self.model.V[self.catalogue.user_keys]
-        best = _most_similar(vectors, None, int(number), k, similarity)
-        return _named(best, self.user_ids)
+        found = _most_similar(vectors, None, numbers, k, similarity)
+        return _similar(found, self.user_ids, user, "user")
 
     @cached_property
     def _item_directions(self) -> np.ndarray:
         return _directions(self.item_sides.vectors)
 
 
-def recommend(
-    recommender: Recommender,
-    context: Any,
-    k: int,
-    exclude: Any,
-    candidates: Any,
-    ratings: Mapping[Any, Any] | None,
-    liked: Any,
-) -> Recommendations:
-    """Recommend, perhaps to somebody of whom only a few ratings are known; see Model.recommend."""
-    if ratings is None and liked is None:
-        if context is None:
-            raise ConfigError("recommend: expected a context (such as a user's id), found None")
-        return recommender.recommend(context, k, exclude=exclude, candidates=candidates)
-    from fm.recommending.folding import fold_ratings
+def _is_one(context: Any) -> bool:
+    """Whether it is one context, which gets one list, and not many."""
+    return isinstance(context, Mapping) or is_id(context)
 
-    X = recommender.contexts({} if context is None else context)
-    folded, met = fold_ratings(recommender.model, recommender.catalogue, X, ratings, liked)
-    if isinstance(exclude, str) and exclude == "seen":
-        exclude = met
-    return recommender.recommend(X, k, exclude=exclude, candidates=candidates, folded=folded)
+
+def _ids_in(asked: Any) -> Any:
+    """Return the ids that were asked for, as texts; None where it is something else."""
+    if is_id(asked):
+        return [text_of(asked)]
+    table = hasattr(asked, "columns") or hasattr(asked, "schema")
+    found = None if table else listed(asked)
+    if isinstance(found, (list, tuple)) and all(map(is_id, found)):
+        return [text_of(one) for one in found]
+    return None
 
 
 _LISTS = (list, tuple, set, frozenset)
@@ -522,9 +471,19 @@ def _directions(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
 
 
+def _similar(found: TopK, names: Sequence[str], asked: Any, what: str) -> Recommendations:
+    best = Recommendations(*found, names, _ids_in(asked), (what, "similarity"))
+    return best[0] if is_id(asked) else best
+
+
 def _most_similar(
-    vectors: np.ndarray, directions: np.ndarray | None, number: int, k: int, similarity: str
+    vectors: np.ndarray,
+    directions: np.ndarray | None,
+    chosen: np.ndarray,
+    k: int,
+    similarity: str,
 ) -> TopK:
+    """Return numbers and similarities of the rows most like each of those chosen."""
     if similarity not in SIMILARITIES:
         raise ConfigError(
             f"similarity: expected one of {', '.join(SIMILARITIES)}, found {similarity!r}"
@@ -532,12 +491,6 @@ def _most_similar(
     _check_k(k)
     if similarity == "cosine":
         vectors = _directions(vectors) if directions is None else directions
-    itself = np.array([0, 1]), np.array([number])
+    itself = np.arange(len(chosen) + 1), chosen
     zeros = np.zeros(len(vectors), np.float32)
-    count = min(int(k), len(vectors))
-    return top_k(vectors[number : number + 1], vectors, zeros, count, exclude=itself)
-
-
-def _named(best: TopK, ids: Sequence[str]) -> Similar:
-    found = best.numbers[0] >= 0
-    return Similar([ids[i] for i in best.numbers[0][found].tolist()], best.scores[0][found])
+    return top_k(vectors[chosen], vectors, zeros, min(int(k), len(vectors)), exclude=itself)

@@ -1,12 +1,11 @@
-"""Vectors of items and users, for other programs and for indexes of nearest neighbours.
+"""Vectors: those of items and users, for other programs and for indexes of nearest neighbours.
 
-Decided here: which files there are. Not decided here: what the vectors are
-(``Recommender.item_vectors``). The README shows indexes of faiss, hnswlib and usearch.
+Decided here: the files. Not decided here: what the vectors are (``Recommender.item_vectors``).
 
 The vector of an item is ``[s_i, b_i]`` and that of a context is ``[s_c, 1]``. Their inner product
-is the score, less a constant of the context. So a search by inner product finds the items that
-``Recommender.recommend`` finds; whether exactly depends on the index. The caller leaves out items
-that must not be recommended.
+is the score but for a constant of the context. So every index that searches by inner product finds
+the items that ``recommend`` finds: exactly, or nearly, as the index promises. What a user has seen
+is not left out.
 
 ========================  ====================================================================
 file                      content
@@ -30,14 +29,15 @@ from fm.recommending.recommender import Recommender
 
 
 def export_vectors(recommender: Recommender, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write the vectors of items, and of the training data's users, and return the files.
+    """Write the vectors of all items and users to files, and return their paths.
 
-    Columns that describe a user are as in training; others of the context are unknown. Without
-    users in the catalogue there are no files of them.
+    Columns that describe a user are as in training; other columns of the context are unknown. A
+    model that knows no users has no files of them.
 
     Parameters
     ----------
     recommender : Recommender
+        ``model.recommender``, or one with other items.
     folder : path
         It is made if it does not exist; files in it are replaced.
 

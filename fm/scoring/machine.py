@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from fm.catalogue.filling import encode_rows, encode_table
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.errors import ConfigError, DataError
@@ -172,8 +173,10 @@ class FactorizationMachine:
         Parameters
         ----------
         data : Dataset, sparse matrix, array, frame, dict of columns, list of dicts, or path
-            Frames, dicts and tables in files go through the model's encoder. A dense array must be
-            as wide as the model; sparse rows may be narrower.
+            Frames, dicts and tables in files go through the model's encoder. Columns that they
+            leave out and that describe a known user or item are as in training, see
+            ``fm.catalogue.filling``. A dense array must be as wide as the model; sparse rows may be
+            narrower.
 
         Raises
         ------
@@ -194,7 +197,8 @@ class FactorizationMachine:
         if sp.issparse(data):
             return Dataset(checked_csr(data, self.num_features))
         if isinstance(data, (list, tuple)) and data and isinstance(data[0], Mapping):
-            return Dataset(self._needed_encoder().encode_rows(data))
+            X, filled = encode_rows(self._needed_encoder(), self.catalogue, data)
+            return Dataset(X, filled=filled)
         if self.encoder is None and hasattr(data, "to_numpy"):
             data = data.to_numpy()
         if isinstance(data, (np.ndarray, list, tuple)):
@@ -216,12 +220,13 @@ class FactorizationMachine:
             from fm.reading.read import read
 
             return self.as_dataset(read(data, **self.reading_options(data)))
-        return Dataset(self._needed_encoder().transform(data))
+        X, filled = encode_table(self._needed_encoder(), self.catalogue, data)
+        return Dataset(X, filled=filled)
 
     def reading_options(self, source: Any, format: str | None = None) -> dict[str, Any]:
         """Return the options of :func:`fm.read` that turn a source into this model's features."""
         if self.encoder is not None:
-            return {"encoder": self.encoder}
+            return {"encoder": self.encoder, "catalogue": self.catalogue}
         options: dict[str, Any] = {"num_features": self.num_features}
         if self.zero_based is not None:
             from fm.formats.files import is_file  # a path, or what came on standard input
@@ -332,8 +337,11 @@ class FactorizationMachine:
         scores = self.scores(data, engine=engine)
         return self.task.predictions(scores)
 
-    def predict_proba(self, data: Any, *, engine: str = "auto") -> np.ndarray:
-        """Return the probability of label 1 of each row; parameters are those of :meth:`scores`.
+    def probabilities(self, data: Any, *, engine: str = "auto") -> np.ndarray:
+        """Return the probability of label 1 of each row: sigmoid(score).
+
+        Parameters are those of :meth:`scores`. (``fm.FMClassifier.predict_proba`` returns those of
+        both labels, as scikit-learn asks.)
 
         Returns
         -------
@@ -342,12 +350,12 @@ class FactorizationMachine:
         Raises
         ------
         ConfigError
-            If the model is a regressor.
+            If the model is no classifier.
         """
         if not self.task.has_probabilities:
             raise ConfigError(
-                "predict_proba: the model is a regressor and has no probabilities; use predict, or "
-                "train with predictor_type=binary_classifier"
+                f"probabilities: the model is a {self.task.noun} and has none; use predict or "
+                "scores, or train with predictor_type=binary_classifier"
             )
         return np.asarray(self.task.loss.link(self.scores(data, engine=engine)))
 

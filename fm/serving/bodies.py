@@ -13,10 +13,11 @@ JSON Lines      an INSTANCE in each line, or a document with instances
 INSTANCE        | dense: ``{"features": [1.5, 0, 2]}``, a value for each feature
                 | ``{"data": {"features": {"values": [1.5, 0, 2]}}}``
                 | sparse: ``{"data": {"features": {"keys": [0, 2], "values": [1.5, 2]}}}``
-                | named: ``{"user": "42", "film": "Alien (1979)"}``, if the model knows columns
+                | named: ``{"user": "42", "film": "Alien (1979)"}``, if the model knows columns;
+                  those left out are filled in or unknown (``fm.catalogue.filling``)
                 | with ``"k": 10``: a context to recommend items for (``fm.serving.lists``)
-CSV             the model's columns, with or without a line that names them; or a value for each
-                feature
+CSV             the model's columns, with or without a line that names them (which may leave out
+                those that describe users and items); or a value for each feature
 libsvm          ``LABEL INDEX:VALUE ...``; the label may be left out and is not used
 RecordIO        records with frames, or one record without
 ==============  ===================================================================================
@@ -39,6 +40,7 @@ import numpy as np
 import orjson
 import scipy.sparse as sp
 
+from fm.catalogue.filling import encode_rows, may_be_left_out
 from fm.errors import DataError, FMError
 from fm.formats.recordio import read_csr
 from fm.formats.svmlight import read_libsvm
@@ -285,7 +287,7 @@ class _Batch:
         try:
             if self.asking is not None:
                 return self.model.recommender.contexts(rows)
-            return self.encoder.encode_rows(rows)
+            return encode_rows(self.encoder, self.model.catalogue, rows).X
         except DataError as err:
             raise _renumbered(err, self.first) from None
 
@@ -450,9 +452,10 @@ def _decode_csv(body: bytes, model: Model) -> Rows:
     except UnicodeDecodeError as err:
         raise Refusal(400, f"body: expected text in UTF-8, found {err.reason}") from None
     names = list(model.encoder.field_names)
+    needed = set(names) - set(may_be_left_out(model.catalogue))
     for number, cells in enumerate(_table(text, batch, len(names)), 1):
-        if number == 1 and set(cells) >= set(names) and len(set(cells)) == len(cells):
-            names = cells  # a header, perhaps with further columns
+        if number == 1 and needed and needed <= set(cells) and len(cells) == len(set(cells)):
+            names = cells  # a header, perhaps with further columns, or without some that are known
             continue
         if len(cells) != len(names):
             raise batch.wrong(

@@ -84,7 +84,7 @@ class Asking:
             raise DataError(
                 "k: the model cannot recommend, as it does not know which of its features are "
                 "items; train it with the hyperparameter item, the column (or range of features) "
-                "of the items"
+                "of the items, or name them with fm convert --item"
             )
         self.model, self.catalogue, self.columns = model, model.catalogue, columns
         self.options = frozenset(OPTIONS) - columns
@@ -197,7 +197,7 @@ class Asking:
 def answer(model: Model, X: sp.csr_matrix, asked: Sequence[Asked], media_type: str) -> bytes:
     r"""Return the best items for each context as the bytes of a media type.
 
-    The score of a classifier is the probability of label 1, else what the model predicts.
+    Items have their raw score, those of a classifier the probability of label 1 too.
 
     Parameters
     ----------
@@ -282,16 +282,18 @@ def _lists(model: Model, X: sp.csr_matrix, asked: Sequence[Asked], rows: list[in
     there = numbers >= 0
     if not np.isfinite(scores[there]).all():
         raise DataError(_NOT_FINITE)
-    if model.task.has_probabilities:
-        scores = model.task.loss.link(scores)
+    probabilities = best.probabilities
     used, places = np.unique(numbers, return_inverse=True)
-    ids = best.catalogue.item_ids
+    ids = best.names
     names = ["" if number < 0 else ids[number] for number in used.tolist()]
     places = places.reshape(numbers.shape)
     found = []
     for row, count in enumerate(there.sum(axis=1).tolist()):
         pairs = zip(places[row, :count].tolist(), scores[row, :count].tolist(), strict=True)
         items = [{"item": names[place], "score": score} for place, score in pairs]
+        if probabilities is not None:
+            for item, probability in zip(items, probabilities[row, :count].tolist(), strict=True):
+                item["probability"] = probability
         found.append(orjson.dumps({"items": items}))
     return found
 

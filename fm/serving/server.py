@@ -15,7 +15,6 @@ What happens in a process, and who waits for what, is decided in ``fm.serving.wo
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -24,10 +23,8 @@ import selectors
 import signal
 import socket
 import struct
-import sys
 import tempfile
 import threading
-import time
 import traceback
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -37,7 +34,6 @@ from typing import Any, NoReturn
 import orjson
 from flask import Flask
 from gunicorn.app.base import BaseApplication
-from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from fm.errors import ConfigError
@@ -51,15 +47,6 @@ KEEPALIVE = 75  # seconds that an idle connection stays open
 _SILENCE = 15  # seconds without a byte after which a thread gives a client up
 _GRACE = 20  # seconds for requests in flight at the end; SageMaker kills after 30
 _CONNECTIONS = 2000  # of each process
-_HANDSHAKE = 0.05  # seconds that connections which have begun may take to get into the queue
-_SO_ATTACH_FILTER = 26  # of Linux (asm-generic/socket.h); Python has no name for it
-_NO_SYN = (  # a filter of packets (linux/filter.h): code, where to go on if so, if not, operand
-    (0x30, 0, 0, 13),  # load the byte of TCP's flags
-    (0x54, 0, 0, 0x12),  # SYN and ACK
-    (0x15, 0, 1, 0x02),  # SYN alone?
-    (0x06, 0, 0, 0),  # drop it
-    (0x06, 0, 0, 0xFFFFFFFF),  # keep all of it
-)
 _LOADING = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
     b'Retry-After: 1\r\nContent-Length: 37\r\n\r\n{"error":"the model is being loaded"}'
@@ -113,7 +100,7 @@ def run_server(
     signal.signal(signal.SIGTERM, _leave)
     _log_as_json()
     listener = _listen(bind)
-    workers = 1 if multi_model else min(workers, MOST_WORKERS - 1)
+    workers = 1 if multi_model else min(workers, MOST_WORKERS)
     options: dict[str, Any] = {
         "default_accept": default_accept,
         "batch": batch,
@@ -144,8 +131,7 @@ def run_server(
         "logger_class": JsonLogger,
         "loglevel": "warning",
         "accesslog": "-" if access_log else None,
-        "pre_fork": _share_memory,
-        "child_exit": Worker.leave,
+        "pre_fork": _before_fork,
         **({} if store is None else _hooks(store)),
         "preload_app": True,
         "control_socket_disable": True,
@@ -154,22 +140,6 @@ def run_server(
     }
     _Server(app, settings).run()
     raise SystemExit(0)
-
-
-class _Arbiter(Arbiter):  # type: ignore[misc]
-    """gunicorn's main process, which ends without losing who has just connected."""
-
-    def stop(self, graceful: bool = True) -> None:
-        """Let nobody connect any more, then end the processes.
-
-        Whoever connects between the last accept and the close of the socket has sent a request that
-        nobody reads.
-        """
-        if self.LISTENERS:
-            for listener in self.LISTENERS:
-                _shut(listener.sock)
-            time.sleep(_HANDSHAKE)
-        super().stop(graceful)
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -185,18 +155,17 @@ class _Server(BaseApplication):  # type: ignore[misc]
     def load(self) -> Any:
         return self._app.wsgi_app  # what is around it (request counting, ...) is not used
 
-    def run(self) -> None:
-        _Arbiter(self).run()
-
 
 def _leave(*_: Any) -> None:
     raise SystemExit(0)
 
 
-def _share_memory(arbiter: Any, worker: Any) -> None:
-    """Let the collector leave alone what all processes share; to visit it would copy it."""
+def _before_fork(arbiter: Any, worker: Worker) -> None:
+    """Give a process the first number that is free, and let it share the memory of this one."""
+    taken = {other.slot for other in arbiter.WORKERS.values()}
+    worker.slot = min(set(range(MOST_WORKERS)) - taken)
     gc.collect()
-    gc.freeze()
+    gc.freeze()  # the collector would write to all objects, and so copy them
 
 
 def _hooks(store: ModelStore) -> dict[str, Any]:
@@ -231,23 +200,6 @@ def _listen(bind: str) -> socket.socket:
         listener.close()
         raise OSError(err.errno, err.strerror, f"http://{bind}") from err
     return listener
-
-
-def _shut(listener: socket.socket) -> None:
-    """Have the kernel leave new connections unanswered, where it can; begun ones are finished.
-
-    Who tries again, as a kernel does after a second, finds the socket closed, or a new server.
-    """
-    if sys.platform != "linux":
-        return
-    program = b"".join(struct.pack("HBBI", *step) for step in _NO_SYN)
-    kept = ctypes.create_string_buffer(program)
-    with contextlib.suppress(OSError):  # a sandbox that forbids it
-        listener.setsockopt(
-            socket.SOL_SOCKET,
-            _SO_ATTACH_FILTER,
-            struct.pack("HP", len(_NO_SYN), ctypes.addressof(kept)),
-        )
 
 
 @contextlib.contextmanager

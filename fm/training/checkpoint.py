@@ -1,6 +1,6 @@
 """Checkpoints: everything that a training needs to go on, in one file.
 
-Decided here: what stands in the file, and to which training it belongs: one with the same data, the
+Decided here: what is in the file, and which training may go on from it: one with the same data, the
 same held-out data, the same hyperparameters and the same model to start from. Not decided here:
 what a solver needs (its ``arrays``), how a file is written whole or not at all
 (``fm.formats.storage``).
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fm.config import TrainConfig
-from fm.errors import ConfigError, ModelFileError
+from fm.errors import Advice, ConfigError, ModelFileError
 from fm.formats.storage import from_json, read_tensors, to_json, write_tensors
 from fm.training.progress import timer
 from fm.training.run import Run
@@ -23,17 +23,17 @@ from fm.training.solvers.solver import Solver
 
 logger = logging.getLogger("fm")
 
-_KIND = {"format": "fm-checkpoint", "format_version": "3"}
+_KIND = {"format": "fm-checkpoint", "format_version": "4"}
 _LONGEST_HEADER = 1 << 24  # bytes of a checkpoint's, which holds the history
 _SECONDS_BETWEEN = 30.0
 # What may differ between the run that wrote a checkpoint and the one that goes on from it.
-_MAY_CHANGE = frozenset({"epochs", "patience", "batch_metrics_publish_interval"})
-_ADVICE = "delete the file or start without resuming"
+_MAY_CHANGE = frozenset({"epochs", "patience"})
+_ADVICE = Advice("delete the file or start without resuming")
 
 
 @dataclasses.dataclass(frozen=True)
 class Marks:
-    """What a training is known by: fingerprints of what it was given, empty for nothing.
+    """What identifies a training: fingerprints of what it was given; empty for nothing.
 
     Attributes
     ----------
@@ -57,10 +57,10 @@ class Checkpoint:
     config : TrainConfig
         Resolved.
     marks : Marks
-        A file with others is refused.
+        Of this training; a file with other marks is refused.
     must_match_init : bool
-        Whether a file of a training that started from another model, or from one where this has
-        none, is refused; else only one that started from another than this one has.
+        Whether a training without a model to start from refuses the file of one that had one. A
+        file of a training that started from another model is always refused.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class Checkpoint:
         self._saved = timer()
 
     def save(self, solver: Solver, run: Run, *, now: bool = True) -> None:
-        """Write the file; not `now`: if the last time was half a minute ago.
+        """Write the file: now, or only if the last time was half a minute ago.
 
-        A full disk must not cost the training that the file was to protect: it is a warning.
+        A full disk is a warning: it must not end the training that the file protects.
         """
         if not now and timer() - self._saved <= _SECONDS_BETWEEN:
             return
@@ -92,7 +92,7 @@ class Checkpoint:
         self._saved = timer()
 
     def load(self, solver: Solver) -> Run:
-        """Bring a solver to where the file's training was, and return how far that is.
+        """Restore a solver from the file, and return how far its training was.
 
         Raises
         ------
@@ -113,16 +113,16 @@ class Checkpoint:
         except ConfigError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError) as err:
-            if isinstance(err, ModelFileError) and _ADVICE in str(err):
+            if isinstance(err, ModelFileError) and err.advice is _ADVICE:
                 raise
-            raise ModelFileError(f"{self.path}: damaged checkpoint ({err}); {_ADVICE}") from err
+            raise ModelFileError(f"{self.path}: damaged checkpoint ({err})", _ADVICE) from err
         return run
 
     def _check(self, marks: Marks, config: dict[str, Any]) -> None:
         """Refuse the file of another training."""
         if marks.data != self._marks.data:
             raise ModelFileError(
-                f"{self.path}: the checkpoint was written for other training data; {_ADVICE}"
+                f"{self.path}: the checkpoint was written for other training data", _ADVICE
             )
         essence = _essence(self._config)
         names = essence.keys() | config.keys()
@@ -132,12 +132,14 @@ class Checkpoint:
             raise ModelFileError(
                 f"{self.path}: the checkpoint was written with other hyperparameters "
                 f"({', '.join(differ)}; {name}: {config.get(name)} there, {essence.get(name)} "
-                f"here); {_ADVICE}"
+                "here)",
+                _ADVICE,
             )
         if marks.validation != self._marks.validation:
             raise ModelFileError(
                 f"{self.path}: the checkpoint was written with other validation data, which decide "
-                "the best epoch; delete the file or start without resuming"
+                "the best epoch",
+                _ADVICE,
             )
         mine = self._marks.init
         if marks.init != mine and (mine or self._must_match_init):
@@ -146,8 +148,8 @@ class Checkpoint:
                 what = f"nothing, because the training in {self.path} started from no model"
             found = "nothing" if not mine else "a model" if not marks.init else "another"
             raise ConfigError(
-                f"init: expected {what}, found {found}; its parameters and what it knows of items "
-                "and users are needed again: pass what was passed then"
+                f"init: expected {what}, found {found}; its parameters, items and users are "
+                "needed again: pass what was passed then"
             )
 
 
@@ -156,12 +158,12 @@ def _essence(config: TrainConfig) -> dict[str, Any]:
 
 
 def checked_path(path: str | os.PathLike[str], *, resume: bool) -> Path:
-    """Return the path of a checkpoint; refuse, before hours of training, one that will not do.
+    """Return the path of a checkpoint; refuse an unusable one before hours of training.
 
     Raises
     ------
     ConfigError
-        If it cannot be written, or if another kind of file, which would be lost, is there.
+        If it cannot be written, or is another kind of file, which would be lost.
     """
     path = Path(path)
     try:

@@ -1,4 +1,4 @@
-"""What is decided and refused before the first epoch, and what is said after a divergence."""
+"""Decisions and checks before the first epoch, and the error of a training that has diverged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
-from fm.errors import ConfigError, DataError, DivergenceError
+from fm.errors import Advice, ConfigError, DataError, DivergenceError
 from fm.model.model import Model
 from fm.tasks import CLASSIFIER, REGRESSOR
 
@@ -18,7 +18,7 @@ logger = logging.getLogger("fm")
 
 
 def check_kinds(data: Any, config: Any, validation: Any) -> None:
-    """Refuse arguments of :func:`fm.fit` that are of another kind than they should be."""
+    """Refuse arguments of :func:`fm.fit` of the wrong kind."""
     kinds = {"data": (data, Dataset), "config": (config, TrainConfig)}
     kinds["validation"] = (validation, Dataset)
     for name, (value, kind) in kinds.items():
@@ -43,9 +43,8 @@ def with_task(config: TrainConfig, data: Dataset, init: Model | None = None) -> 
     two = low < high and bool(((data.y == low) | (data.y == high)).all())
     if two and (low, high) == (0, 1):
         logger.info(
-            "all targets are 0 or 1: predictor_type is %s, which predicts the probability of 1; "
-            "say predictor_type=%s for numbers",
-            CLASSIFIER, REGRESSOR,
+            "all targets are 0 or 1: predictor_type is %s, which predicts the probability of 1; %s",
+            CLASSIFIER, Advice("say {predictor_type} for numbers", predictor_type=REGRESSOR),
         )  # fmt: skip
         return replace(config, predictor_type=CLASSIFIER)
     if two:
@@ -85,7 +84,7 @@ def check_labels(data: Dataset, config: TrainConfig) -> None:
     row = config.task.first_wrong_target(data.targets)
     if row is not None:
         place = f"{data.source} row {row + 1}"
-        raise DataError(config.task.wrong_target(place, float(data.targets[row])))
+        raise config.task.wrong_target(place, float(data.targets[row]))
 
 
 def checked_validation(
@@ -143,7 +142,7 @@ def diverged(
     epoch: int,
     what: str = "the loss is no longer a finite number",
 ) -> DivergenceError:
-    """Return the error for a loss that has blown up in an epoch (from 0), with the likely cause."""
+    """Return the error for a loss that has blown up in an epoch (from 1), with the likely cause."""
     cause = ""
     if data.X.nnz:
         name, value = largest(data)
@@ -157,6 +156,4 @@ def diverged(
             f"{part}_lr {getattr(config, part + '_lr'):g}" for part in ("bias", "linear", "factors")
         )
         cause = f"likely cause: the step size ({rates}); divide the learning rates by 10"
-    return DivergenceError(
-        f"{data.source}: training diverged in epoch {epoch + 1} ({what}); {cause}"
-    )
+    return DivergenceError(f"{data.source}: training diverged in epoch {epoch} ({what}); {cause}")

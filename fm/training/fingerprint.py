@@ -15,8 +15,8 @@ _BLOCK = 1 << 16  # bytes
 def of_data(data: Dataset) -> str:
     """Return the fingerprint of data: shape, entries, and checksums of the arrays.
 
-    Of a large array, 64 blocks spread over it are summed up: all of it would take as long as an
-    epoch of training.
+    Of a large array, 64 blocks spread over it are summed up: the whole array would take as long as
+    an epoch of training.
     """
     sums = _checksums(data.X.indptr, data.X.indices, data.X.data, data.y, data.weight)
     return f"{data.num_rows}x{data.num_features}:{data.X.nnz}:{sums}"

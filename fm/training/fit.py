@@ -63,14 +63,14 @@ def fit(
     data : Dataset
         Training rows with targets (see :func:`fm.read`).
     config : TrainConfig, optional
-        Hyperparameters; what is not set takes the default of the optimizer. If predictor_type is
-        not set, targets of 0 and 1 make a classifier.
+        Hyperparameters; those not set have the defaults of the optimizer. If predictor_type is not
+        set, targets of 0 and 1 make a classifier.
     validation : Dataset, optional
         Rows that early stopping watches; without it, `config.validation_fraction` of `data` is
         held out. The best epoch's parameters are returned.
     init : Model, optional
-        Start from this model's parameters (warm start) instead of random ones. Its catalogue goes
-        on, too: see :func:`fm.reading.finding_items.continued`.
+        Start from this model's parameters (warm start) instead of random ones. Its items and users
+        are kept, too: see :func:`fm.reading.finding_items.continued`.
     callbacks : sequence of callable
         Called with an :class:`Epoch` after each epoch. A KeyboardInterrupt raised in one, like
         Ctrl-C, ends the training and keeps the best model so far.
@@ -80,7 +80,7 @@ def fit(
         Go on from `checkpoint` if that file exists; the result is that of an uninterrupted run,
         bit for bit.
     progress : bool, optional
-        Show a progress bar; not set: if standard error is a terminal.
+        Show a progress bar; default: if standard error is a terminal.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def fit(
 def _prepared(
     data: Dataset, validation: Dataset | None, given: TrainConfig, init: Model | None
 ) -> tuple[Dataset, Dataset | None, TrainConfig]:
-    """Return the rows as the task takes them, and the config with everything set."""
+    """Return the rows as the task needs them, and the config with everything set."""
     given = with_task(given, data, init)
     data = widened(data, given.feature_dim)
     check_init(init, data)
@@ -163,7 +163,7 @@ def _checkpoint(
     validation: Dataset | None,
     init: Model | None,
 ) -> Checkpoint | None:
-    """Return the file that the training is kept in, if any."""
+    """Return the checkpoint of the training, if one is wanted."""
     if path is None:
         if resume:
             raise ConfigError("resume: expected a checkpoint to go on from; name its file")
@@ -211,7 +211,7 @@ def _model(
 
 @dataclass
 class TrainState:
-    """What :func:`fit_pass` goes on from: the solver of the last piece, and how far it is."""
+    """What :func:`fit_pass` goes on from: the solver of the last piece, and the epochs so far."""
 
     solver: Solver
     run: Run

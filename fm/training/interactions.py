@@ -5,14 +5,14 @@ the others are its context.
 
 Decided here:
 
-- What is never a negative of a row: an item that the row's user meets in a row that is trained on,
-  or met in the training that this one goes on from. Where users meet the same items again and again
-  (a tenth of the rows), only those met in this very context are spared: what somebody uses in the
-  evening is a negative of the morning. Rows that are held out count as not yet met: a model that
-  never sees them as negatives could tell them by that, and early stopping would reward it
+- What is never a negative of a row: an item that the user of the row meets in a training row, or
+  met in the training that this one goes on from. Where users meet the same items again and again (a
+  tenth of the rows), only items met in this very context are left out: what somebody uses in the
+  evening is a negative of the morning. Rows that are held out count as not yet met: if they were
+  never drawn as negatives, a model could recognise them by that, and early stopping would reward it
   (MovieLens 1M, 50 epochs: NDCG 0.162 of held-out rows instead of 0.135).
 - Which rows are held out: a random one of each user who has two (without a column of users: a tenth
-  of the rows), up to so many that judging costs less than training.
+  of the rows), as many as keep judging cheaper than training.
 
 Not decided here: how negatives are drawn (``fm.kernels.negatives``), what is learnt from them
 (``fm.training.solvers``), how lists are judged (``fm.training.judging``).
@@ -29,17 +29,17 @@ import scipy.sparse as sp
 from fm.catalogue.catalogue import Catalogue
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
-from fm.errors import ConfigError, DataError
+from fm.errors import Advice, ConfigError, DataError
 from fm.kernels.negatives import Known, known_pairs
 from fm.model.model import Model
 from fm.reading.finding_items import catalogue_of
 
-MOST_SCORES = 1 << 26  # that judging one epoch may take
-REPEATS = 0.1  # from this part of known pairs on, users are taken to meet the same items again
+MOST_SCORES = 1 << 26  # to judge one epoch by
+REPEATS = 0.1  # from this share of known pairs on, users meet the same items again and again
 
 
 def interactions(data: Dataset, like: Dataset | None = None) -> Dataset:
-    """Return data as the ranker takes them: with a catalogue, and with 1 for every target.
+    """Return data as a ranker needs them: with a catalogue, and with 1 for every target.
 
     Parameters
     ----------
@@ -76,7 +76,8 @@ def interactions(data: Dataset, like: Dataset | None = None) -> Dataset:
         known = ", ".join(data.field_names) or "no column has a name: give a range of features"
         raise ConfigError(
             f"item: expected the column of the items, because predictor_type is ranker, found none "
-            f"({known}); name it, as in fm.read(..., item='film', user='person')"
+            f"({known})",
+            Advice("name it, as in {item} and {user}", item="film", user="person"),
         )
     return replace(data, y=np.ones(data.num_rows, np.float32), catalogue=catalogue)
 
@@ -93,7 +94,8 @@ class Interactions:
     known : Known
         The pairs of user and item that were met.
     groups : ndarray of int32, shape (num_rows,)
-        Whose negatives a row's are: its user's, or, where users meet items again, its context's.
+        Rows of one group share what is never a negative: those of a user or, where users meet items
+        again and again, those of a context.
     taken : Known
         The pairs of group and item that are never negatives.
     """
@@ -109,7 +111,7 @@ class Interactions:
 def split_interactions(
     data: Dataset, config: TrainConfig, fraction: float, init: Model | None
 ) -> tuple[np.ndarray, np.ndarray | None, Interactions]:
-    """Return the rows to train on, those held out, if any are, and who met what.
+    """Return the rows to train on, those held out (if any), and who met what.
 
     Parameters
     ----------
@@ -117,9 +119,9 @@ def split_interactions(
         As :func:`interactions` returns them.
     config : TrainConfig
     fraction : float
-        Part of the users of whom a row is held out.
+        Part of the users who have one row held out.
     init : Model, optional
-        That training goes on from.
+        The model that training goes on from.
     """
     catalogue: Any = data.catalogue  # there is one: see interactions
     users, items = catalogue.rows_of_keys(data.X)
@@ -154,7 +156,7 @@ def _met_before(
     items: np.ndarray,
     held: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the pairs met in the training that this one goes on from, but for those held out."""
+    """Return the pairs met in the training that this one goes on from, without those held out."""
     if init is None or init.catalogue is None:
         return None
     seen, count = init.catalogue.seen, catalogue.num_items

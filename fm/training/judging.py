@@ -1,9 +1,9 @@
 """How good a model is after an epoch: what early stopping watches.
 
-Predictions are judged by their task's metrics on the rows held out, or on the validation data. A
-ranker is judged by NDCG and hit rate at 10 of the item of each row among all items; those that the
-user met in training are left out, unless the data repeat themselves (a tenth of the rows to judge
-are of an item that their user has met).
+Predictions are judged by the metrics of their task, on the rows held out or on the validation data.
+A ranker ranks the item of each row among all items, and is judged by NDCG and hit rate at 10. Items
+that the user met in training are left out, unless users meet the same items again and again (in a
+tenth of the rows to judge).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Judge = Callable[[], dict[str, float]]
 
 
 def make_judge(solver: Solver, validation: Dataset | None) -> Judge | None:
-    """Return what measures the solver's parameters of the moment; None: nothing to judge by.
+    """Return a function that measures the solver's current parameters; None: no rows to judge by.
 
     Parameters
     ----------
     solver : Solver
-        Its split says which rows are held out.
+        With the rows held out in its split.
     validation : Dataset, optional
-        In place of held-out rows.
+        Rows to use instead of held-out ones.
     """
     data, rows = solver.data, solver.split.held_out
     if validation is not None:

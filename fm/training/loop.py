@@ -3,6 +3,9 @@
 Decided here: in what order rows are visited, when an epoch is judged, which one is kept, when to
 stop. Everything random comes from ``config.seed`` and the number of the epoch, so a resumed run
 continues exactly as the uninterrupted one would.
+
+The loop and the solvers know an epoch by the number of epochs before it: 0 is the first. What
+people read (:class:`Epoch`, histories, messages) counts from 1.
 """
 
 from __future__ import annotations
@@ -23,12 +26,12 @@ from fm.training.solvers.solver import Solver, Visit
 
 @dataclass
 class Epoch:
-    """What callbacks are told after each epoch.
+    """What callbacks get after each epoch.
 
     Attributes
     ----------
     number : int
-        From 0.
+        Of the epoch, from 1; a second training, on all rows, begins at 1 again.
     loss : float
         Mean loss of the training rows, each taken before its own step.
     validation : dict
@@ -45,6 +48,15 @@ class Epoch:
     padding : tuple of int and float
         How many empty rows of label 0 filled up the last batch, and their score
         (``config.pad_last_batch``).
+
+    Examples
+    --------
+    >>> import fm
+    >>> data = fm.Dataset.from_arrays(np.eye(4), [1.0, 2.0, 3.0, 4.0])
+    >>> losses = []
+    >>> model = fm.fit(data, callbacks=[lambda epoch: losses.append(epoch.loss)])
+    >>> losses[0] > losses[-1]
+    True
     """
 
     number: int
@@ -66,7 +78,7 @@ class Loop:
     solver : Solver
         Started or restored.
     judge : callable, optional
-        Measures the solver's parameters of the moment on rows it is not trained on.
+        Measures the solver's current parameters on rows it is not trained on.
     callbacks : sequence of callable
         Each is called with every :class:`Epoch`.
     progress : bool, optional
@@ -79,7 +91,7 @@ class Loop:
     Attributes
     ----------
     within_epoch : bool
-        Whether an epoch is under way, so that the parameters are between two epochs'.
+        Whether an epoch is under way: the parameters are neither those before nor those after it.
     """
 
     def __init__(
@@ -96,7 +108,7 @@ class Loop:
         self.refit, self.within_epoch = refit, False
         self._judge, self._callbacks, self._show = judge, callbacks, progress
         self._checkpoint = checkpoint
-        # A loss a million times that of predicting 0: nothing to wait for the infinite.
+        # A loss a million times that of predicting 0 has diverged: no need to wait for infinity.
         y = solver.data.targets
         self._absurd = 1e6 * max(float(np.mean(solver.task.loss.value(np.zeros(1), y))), 1e-6)
 
@@ -118,8 +130,8 @@ class Loop:
                 seconds = timer() - begun
                 validation = self._judge() if self._judge is not None else {}
                 epoch = Epoch(
-                    run.epoch, loss, validation, self._remember(run, loss, validation), seconds,
-                    self._in_unit(scores), order[: rows.size], self.refit, solver.padding,
+                    run.epoch + 1, loss, validation, self._remember(run, loss, validation),
+                    seconds, self._in_unit(scores), order[: rows.size], self.refit, solver.padding,
                 )  # fmt: skip
                 self.within_epoch = False
                 bar.epoch(epoch.number, {"loss": loss, **validation}, epoch.best, seconds)
@@ -135,14 +147,14 @@ class Loop:
     def _check(self, run: Run, loss: float) -> None:
         solver = self.solver
         if not np.isfinite(loss):
-            raise diverged(solver.data, solver.config, run.epoch)
+            raise diverged(solver.data, solver.config, run.epoch + 1)
         if loss > self._absurd:
-            raise diverged(solver.data, solver.config, run.epoch, f"the loss is {loss:.3g}")
+            raise diverged(solver.data, solver.config, run.epoch + 1, f"the loss is {loss:.3g}")
 
     def _remember(self, run: Run, loss: float, validation: dict[str, float]) -> bool:
-        """Note what the epoch came to; keep the best; return whether this is the best so far."""
+        """Add the epoch to the history; keep the best; return whether this is the best so far."""
         again = {"refit": True} if self.refit else {}
-        run.history.append({"epoch": run.epoch, "loss": loss, **validation, **again})
+        run.history.append({"epoch": run.epoch + 1, "loss": loss, **validation, **again})
         number, patience = run.epoch, self.config.patience
         run.epoch += 1
         if not validation:

@@ -1,8 +1,8 @@
 """The parameters while they are trained, with the optimizer's state.
 
 Layout (see ``fm.kernels.rows``): per feature one row ``[v padded to kp, state 1, state 2, ...]`` in
-P and ``[w, state 1, ...]`` in W; B holds w0 and its states. Large arrays live in anonymous memory
-maps, so that the part that a finished model does not need can be given back without a copy.
+P and ``[w, state 1, ...]`` in W; B holds w0 and its states. Large arrays are anonymous memory maps:
+the part that a finished model does not need is given back without a copy.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 
 logger = logging.getLogger("fm")
 
-# What matters stands to the left: on a narrow terminal first the bar shrinks, then the end is cut.
+# What matters is on the left: on a narrow terminal the bar shrinks first, then the end is cut off.
 _FORM = (
     "{desc}: {percentage:3.0f}%{postfix} |{bar}| {remaining} left, {rate_fmt}, "
     "{n_fmt}/{total_fmt} rows"
@@ -22,11 +22,11 @@ class Progress:
     Parameters
     ----------
     epochs : int
-        Number of epochs at most.
+        The most epochs there will be.
     rows : int
         Training rows per epoch.
     first : int
-        The epoch training starts at.
+        How many epochs are done already.
     show : bool or None
         True: a bar; False: nothing but log lines; None: a bar if standard error is a terminal.
     """
@@ -59,14 +59,14 @@ class Progress:
             self._bar.update(count)
 
     def epoch(self, number: int, values: dict[str, float], best: bool, seconds: float) -> None:
-        """Note the end of an epoch (from 0) and its metrics.
+        """Note the end of an epoch (from 1) and its metrics.
 
         Parameters
         ----------
         number : int
         values : dict of str to float
-            The loss of the training rows, then the metrics of the validation data; the bar has
-            room for the first two.
+            The loss of the training rows, then the metrics of the validation data; the bar
+            shows the first two.
         best : bool
             Whether no earlier epoch was better on the validation data.
         seconds : float
@@ -74,13 +74,13 @@ class Progress:
         """
         if self._bar is not None:
             if best:
-                self._best = f", best {number + 1}"
+                self._best = f", best {number}"
             text = ", ".join(f"{name} {value:.4f}" for name, value in list(values.items())[:2])
-            self._bar.set_description_str(f"epoch {number + 1}/{self._epochs}", refresh=False)
+            self._bar.set_description_str(f"epoch {number}/{self._epochs}", refresh=False)
             self._bar.set_postfix_str(text + self._best, refresh=False)
         logger.info(
             "epoch %d of %d: %s (%s, %s rows/s)%s",
-            number + 1,
+            number,
             self._epochs,
             ", ".join(f"{name} {value:.5f}" for name, value in values.items()),
             _duration(seconds),

@@ -1,4 +1,4 @@
-"""Learning rates that nobody set, suited to the data."""
+"""Learning rates for the data, where none are set."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
+from fm.errors import Advice
 from fm.recipes import OPTIMIZERS
 from fm.sparse import blocks
 from fm.training.checks import largest
@@ -17,7 +18,7 @@ logger = logging.getLogger("fm")
 
 
 def suited(given: TrainConfig, data: Dataset) -> TrainConfig:
-    """Return the config with everything set; rates nobody set are suited to the length of rows.
+    """Return the config with everything set; rates that were not set suit the length of the rows.
 
     The recipe's rates suit rows of two ones. The gradient by w and V grows with the squared norm
     of a row, so longer rows get smaller rates: on numeric tables and click logs of 8 to 39 entries
@@ -35,9 +36,9 @@ def suited(given: TrainConfig, data: Dataset) -> TrainConfig:
     if norm > 1e4:
         name, value = largest(data)
         logger.warning(
-            "%s: %s reaches %g; numbers that large make training slow or unstable, so standardise "
-            "the column (standardize=True) or divide it",
+            "%s: %s reaches %g; numbers that large make training slow or unstable, so %s",
             data.source, name, value,
+            Advice("scale the column ({standardize}) or divide it", standardize=True),
         )  # fmt: skip
     names = ("bias_lr", "linear_lr", "factors_lr")
     unset = {name: getattr(config, name) * factor for name in names if getattr(given, name) is None}

@@ -15,9 +15,10 @@ class Run:
     epoch : int
         Epochs done.
     history : list of dict
-        One entry per epoch done.
+        One entry per epoch done; its ``epoch`` counts from 1.
     best_epoch, best_value : int, float
-        Of the metric that early stopping watches; -1 and NaN before there is one.
+        The best epoch's position in the history, and its value of the metric that early stopping
+        watches; -1 and NaN before there is one.
     finished : bool
         Whether early stopping has ended the training.
     """

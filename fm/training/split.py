@@ -28,9 +28,9 @@ class Split:
     rows : ndarray
         To train on.
     held_out : ndarray or None
-        To judge by.
+        To judge by; None: no rows.
     met : Interactions or None
-        Who met what in the rows to train on; None but for a ranker.
+        Who met what in the rows to train on; only for a ranker.
     """
 
     rows: np.ndarray
@@ -41,7 +41,7 @@ class Split:
 def split_rows(
     data: Dataset, config: TrainConfig, *, hold_out: bool = False, init: Model | None = None
 ) -> Split:
-    """Return which rows to train on, and which to hold out if that is wanted at all.
+    """Return which rows to train on, and which to hold out.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def split_rows(
     hold_out : bool
         Whether rows may be held out.
     init : Model, optional
-        That training goes on from: what its users met is met.
+        The model that training goes on from: what its users met counts as met.
     """
     fraction = config.validation_fraction
     if fraction is None:

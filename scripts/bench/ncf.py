@@ -124,7 +124,7 @@ def main() -> None:
     if args.tune:
         config = TrainConfig(**{"refit": False, **settings})
         for entry in fit(data, config).history:
-            print(f"epoch {entry['epoch'] + 1}: NDCG@10 {entry['ndcg']:.4f}", flush=True)
+            print(f"epoch {entry['epoch']}: NDCG@10 {entry['ndcg']:.4f}", flush=True)
         return
     config = TrainConfig(**{"validation_fraction": 0, **settings})
     flawed = (negatives == test[:, 1:]).any(axis=1)

@@ -130,7 +130,7 @@ def all_users(rounds: int) -> None:
         return found
 
     def fm(exclude: Any) -> np.ndarray:
-        blocks = [best.numbers for _, best in ours.recommend_all(10, exclude=exclude)]
+        blocks = [best.numbers for best in ours.recommend_all(10, exclude=exclude)]
         return np.concatenate(blocks)
 
     same(fm(None), implicit(False))
@@ -160,7 +160,7 @@ def one_user(rounds: int) -> None:
     halves = np.array_split(matrix, os.cpu_count() or 1)
     pool = ThreadPoolExecutor(len(halves))
     same(
-        ours.recommend(0).numbers[0],
+        ours.recommend(0).numbers,
         theirs.recommend(0, None, N=10, filter_already_liked_items=False)[0],
     )
     times = measured(

@@ -3,6 +3,9 @@
     python scripts/bench/serve.py                    the tables (about two minutes)
     python scripts/bench/serve.py --soak 600         and ten minutes at 70% of the highest load
     python scripts/bench/serve.py --kill 50          only this: workers are killed under load
+    python scripts/bench/serve.py --stop 40          only this: clients lost at SIGTERM under load
+    python scripts/bench/serve.py --silent 200       only this: a request beside clients that wait
+    python scripts/bench/serve.py --plain ...        any of these with gunicorn's own gthread worker
 
 A server with one process per core is started with a model of 2,625 features and 64 factors (the
 article's). Clients are connections of one process that keep one request in flight each; every
@@ -45,6 +48,13 @@ from fm.tasks import CLASSIFIER
 
 USERS, FILMS = 943, 1682
 WIDTH = USERS + FILMS
+PLAIN = """
+import sys
+from fm.cli.serve import main
+from fm.serving import server
+server.Worker = "gthread"
+main(sys.argv[1:])
+"""
 
 
 class Load(NamedTuple):
@@ -139,20 +149,22 @@ def drive(
 
 
 @contextlib.contextmanager
-def server(model: Model, *options: str) -> Iterator[tuple[int, int]]:
+def server(model: Model, plain: bool = False) -> Iterator[tuple[int, int]]:
     """Run a server; give its process and its port."""
     with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         probe.close()
         path = model.save(Path(folder, "model.safetensors"))
-        command = [sys.executable, "-m", "fm.serve", str(path), "--port", str(port), *options]
+        program = ["-c", PLAIN] if plain else ["-m", "fm.serve"]
+        command = [sys.executable, *program, str(path), "--port", str(port)]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:
             wait_for_ping(port)
             yield process.pid, port
         finally:
-            process.send_signal(signal.SIGTERM)
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
 
 
@@ -221,9 +233,9 @@ def kill_workers(pid: int, times: int, pause: float) -> Iterator[int]:
             time.sleep(0.01)  # until another one is there
 
 
-def survive(model: Model, exchanges: list[Exchange], clients: int, kills: int) -> None:
+def survive(model: Model, exchanges: list[Exchange], clients: int, kills: int, plain: bool) -> None:
     """Print what is lost when workers are killed under load."""
-    with server(model) as (pid, port):
+    with server(model, plain) as (pid, port):
         held: list[int] = []
         killer = threading.Thread(target=lambda: held.extend(kill_workers(pid, kills, 0.5)))
         took, good, errors = 0.0, 0, 0
@@ -235,6 +247,74 @@ def survive(model: Model, exchanges: list[Exchange], clients: int, kills: int) -
         print(f"{kills} workers killed in {took:.0f} s under {clients} clients: {good:,} right")
         print(f"answers, {errors} requests lost (the workers had {sum(held)} sockets open);")
         print(f"afterwards {len(latencies) / seconds:,.0f} requests/s, {failed} errors")
+
+
+class Client(threading.Thread):
+    """A client with one request in flight, until the server refuses its connection."""
+
+    def __init__(self, port: int, chosen: Exchange) -> None:
+        super().__init__()
+        self.port, self.chosen = port, chosen
+        self.good = self.lost = 0
+        self.start()
+
+    def run(self) -> None:
+        """Connect again whenever the server closes the connection."""
+        with contextlib.suppress(ConnectionRefusedError, TimeoutError):
+            while True:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
+                    while self.exchange(client):
+                        pass
+
+    def exchange(self, client: socket.socket) -> bool:
+        """Send a request and read the answer; return whether the connection can be used again."""
+        try:
+            client.sendall(self.chosen.request)
+            got = b""
+            while not got.endswith(self.chosen.answer):
+                part = client.recv(65536)
+                if not part:
+                    raise ConnectionResetError
+                got += part
+        except OSError:
+            self.lost += 1
+            return False
+        self.good += 1
+        return b"\r\nConnection: close\r\n" not in got
+
+
+def stop(model: Model, chosen: Exchange, clients: int, stops: int, plain: bool) -> None:
+    """Print how many requests are lost when a server is told to end under load."""
+    good = lost = 0
+    for _ in range(stops):
+        with server(model, plain) as (pid, port):
+            running = [Client(port, chosen) for _ in range(clients)]
+            time.sleep(0.5)
+            os.kill(pid, signal.SIGTERM)
+        for client in running:
+            client.join()
+        good += sum(client.good for client in running)
+        lost += sum(client.lost for client in running)
+    print(f"{stops} stops under {clients} clients: {good:,} right answers, {lost} requests lost")
+
+
+def wait_beside(model: Model, chosen: Exchange, clients: int, plain: bool) -> None:
+    """Print how long a request takes beside clients that do not get on."""
+    sent = {"nothing": b"", "half a request": chosen.request[:-9], "nonsense": b"x\r\n\r\n"}
+    for name, begun in sent.items():
+        with server(model, plain) as (_, port):
+            others = [socket.create_connection(("127.0.0.1", port)) for _ in range(clients)]
+            for other in others:
+                other.sendall(begun)
+            time.sleep(0.2)
+            since = time.perf_counter()
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(chosen.request)
+                client.recv(65536)
+            took = time.perf_counter() - since
+            print(f"{clients} clients have sent {name}: a request takes {took:.3f} s", flush=True)
+            for other in others:
+                other.close()
 
 
 def ratings(rows: int, rng: np.random.Generator) -> sp.csr_matrix:
@@ -262,6 +342,9 @@ def main() -> None:
     parser.add_argument("--soak", type=float, default=0, help="seconds at a lower rate")
     parser.add_argument("--rate", type=float, help="of the soak; not given: 70%% of the highest")
     parser.add_argument("--kill", type=int, metavar="N", help="kill a worker N times under load")
+    parser.add_argument("--stop", type=int, metavar="N", help="stop a server N times under load")
+    parser.add_argument("--silent", type=int, metavar="N", help="N clients that do not get on")
+    parser.add_argument("--plain", action="store_true", help="use gunicorn's own gthread worker")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     model = Model(
@@ -280,7 +363,13 @@ def main() -> None:
     rows = instances(X)
     single = [known("application/json", orjson.dumps({"instances": [row]})) for row in rows]
     if args.kill:
-        survive(model, single, args.clients, args.kill)
+        survive(model, single, args.clients, args.kill, args.plain)
+        return
+    if args.stop:
+        stop(model, single[0], args.clients, args.stop, args.plain)
+        return
+    if args.silent:
+        wait_beside(model, single[0], args.silent, args.plain)
         return
     records = io.BytesIO()
     write_spmatrix_to_sparse_tensor(records, X)
@@ -294,7 +383,7 @@ def main() -> None:
     }
     versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("gunicorn", "flask", "numpy"))
     print(f"Python {platform.python_version()}, {versions}, {os.cpu_count()} cores\n")
-    with server(model) as (pid, port):
+    with server(model, args.plain) as (pid, port):
         measure(pid, port, single, args.clients, 2)  # warm
         print("| load | requests/s | p50 ms | p99 ms | p99.9 ms | errors | server, us each |")
         print("|---|---|---|---|---|---|---|")

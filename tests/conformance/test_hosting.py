@@ -178,7 +178,7 @@ def test_f24_every_format_the_same_scores(request, which, held_out, rng):
     X.data[:] = rng.uniform(0.5, 1.5, X.nnz).round(3)  # exact in text
     D = X.toarray()
     model = trained.model
-    expected = model.predict_proba(X) if model.task.has_probabilities else model.scores(X)
+    expected = model.probabilities(X) if model.task.has_probabilities else model.scores(X)
     bodies = {
         "dense": (dense_json(D), JSON),
         "values": (dense_data_json(D), JSON),
@@ -481,7 +481,7 @@ def test_f28_the_article_s_request(endpoint, classifier, held_out):
     """Ten dense rows by a serializer that writes every number."""
     X = held_out[:10].X
     reply = endpoint.post(json.dumps(dense_json(X.toarray())))
-    expected = classifier.model.predict_proba(X)
+    expected = classifier.model.probabilities(X)
     assert reply.scores() == pytest.approx(expected, abs=1e-6)
 
 
@@ -585,7 +585,7 @@ def test_f29_expect_100_continue(endpoint):
 def test_f30_many_clients(endpoint, classifier, ratings):
     """Each asks for other rows, over its own connection, in every format; nothing is mixed up."""
     X = ratings.X
-    expected = classifier.model.predict_proba(X)
+    expected = classifier.model.probabilities(X)
     encoders = {
         JSON: lambda X: json.dumps(sparse_json(X)),
         RECORDIO: sparse_records,
@@ -637,7 +637,7 @@ def test_f31_batch(engine, classifier, held_out, value):
         "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "1",
     }
     X = held_out[:9].X
-    expected = classifier.model.predict_proba(X)
+    expected = classifier.model.probabilities(X)
     with engine.serve(classifier.model_dir, env=env) as server:
         assert server.get("/execution-parameters").status == 200
         pieces = [sparse_records(X[:4]), sparse_records(X[4:])]
@@ -713,7 +713,7 @@ def test_f32_the_life_of_models(engine, models, regressor, classifier, held_out)
         scores = server.post(sparse_json(X), path=path, headers=header).scores()
         assert scores == pytest.approx(regressor.model.scores(X), rel=1e-5)
         scores = server.post(sparse_records(X), RECORDIO, path=f"/models/{second}/invoke").scores()
-        assert scores == pytest.approx(classifier.model.predict_proba(X), abs=1e-6)
+        assert scores == pytest.approx(classifier.model.probabilities(X), abs=1e-6)
 
         assert server.request("DELETE", f"/models/{first}").status == 200
         assert server.post(sparse_json(X), path=path).status == 404

@@ -108,7 +108,7 @@ def model_in(archive, folder):
 
 
 def check_answers(answers, model, held_out):
-    expected = model.predict_proba(held_out.X[:10])
+    expected = model.probabilities(held_out.X[:10])
     for name in ("dense", "sparse"):
         predictions = answers[name]["predictions"]
         assert [one["score"] for one in predictions] == pytest.approx(expected, abs=1e-6)
@@ -122,7 +122,7 @@ def test_f35_sdk_2_from_fit_to_transform(run_sdk, held_out, tmp_path):
     model = model_in(root / "output" / "model.tar.gz", tmp_path / "model")
     assert model.num_features == NUM_FEATURES
     check_answers(report["answers"], model, held_out)
-    expected = model.predict_proba(held_out.X[:50])
+    expected = model.probabilities(held_out.X[:50])
     for name in ("lines", "records"):
         rows = [json.loads(line) for line in report["transform"][name].splitlines() if line]
         assert [row["score"] for row in rows] == pytest.approx(expected, abs=1e-6), name

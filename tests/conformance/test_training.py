@@ -427,7 +427,7 @@ def test_f09_the_figures_are_the_model_s(regressor, classifier, held_out):
     assert found == pytest.approx([np.sqrt(mse), mse, np.mean(np.abs(error))], rel=1e-5)
 
     log = classifier.ended.log
-    p = classifier.model.predict_proba(held_out.X).astype(np.float64)
+    p = classifier.model.probabilities(held_out.X).astype(np.float64)
     y, guess = held_out.liked, p >= 0.5
     hits = np.sum(guess & (y == 1))
     expected = [

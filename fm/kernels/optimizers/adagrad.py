@@ -43,7 +43,7 @@ class AdaGrad(NamedTuple):
 
     @classmethod
     def of(cls, config: Any, epoch: int) -> AdaGrad:
-        """Return the numbers of an epoch; eps stands inside the root, so it is squared."""
+        """Return the numbers of an epoch; eps is inside the root, so it is squared."""
         return cls(**rates(config, epoch), eps2=squared_eps(config))
 
     @staticmethod

@@ -51,7 +51,7 @@ class Adam(NamedTuple):
 
     @classmethod
     def of(cls, config: Any, epoch: int) -> Adam:
-        """Return the numbers of an epoch; eps stands inside the root, so it is squared."""
+        """Return the numbers of an epoch; eps is inside the root, so it is squared."""
         return cls(**rates(config, epoch), eps2=squared_eps(config))
 
     @staticmethod

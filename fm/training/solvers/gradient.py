@@ -30,8 +30,8 @@ class GradientSolver(Solver):
     ----------
     values : Parameters
     keeps_unseen : bool
-        Whether features that no row has keep random factors, which make noise of new values; the
-        built-in algorithm does so.
+        Whether features that occur in no row keep their random factors, as in the built-in
+        algorithm. They add noise to the scores of rows with new values.
     """
 
     types = {
@@ -91,7 +91,7 @@ class GradientSolver(Solver):
         return self.values.scale
 
     def scorer(self, data: Dataset, rows: np.ndarray) -> Callable[[], np.ndarray]:
-        """Return what scores some rows with the parameters of the moment."""
+        """Return a function that scores some rows with the current parameters."""
         csr = self.csr
         if data is not self.data:
             csr = csr_arrays(data.X, data.onehot, data.entries_per_row)
@@ -107,7 +107,7 @@ class GradientSolver(Solver):
         return scores
 
     def parameters(self) -> tuple[float, np.ndarray, np.ndarray]:
-        """Return w0, w and V of the moment."""
+        """Return the current w0, w and V."""
         return self.values.in_unit()
 
     @property
@@ -163,7 +163,7 @@ class GradientSolver(Solver):
 
     @property
     def weight_or_none(self) -> np.ndarray:
-        """The same for a kernel, which takes an array also where it reads none."""
+        """The same, or an array that no kernel reads: kernels always take one."""
         return np.zeros(1, np.float32) if self.weight is None else self.weight
 
     @cached_property
@@ -186,12 +186,12 @@ class GradientSolver(Solver):
         return np.empty(3 * self.values.lanes.padded, np.float32)
 
     def rows_per_call(self) -> int:
-        """Return how many rows take some tenths of a second, so that Ctrl-C is answered."""
+        """Return how many rows take some tenths of a second: Ctrl-C waits no longer than that."""
         entries = max(1, int(self.data.X.nnz) // max(1, self.data.num_rows))
         return max(1024, (1 << 29) // (entries * self.values.lanes.padded))
 
     def steps(self, epoch: int) -> Any:
-        """Return the optimizer as the value a kernel takes."""
+        """Return the optimizer's numbers of an epoch, as a kernel takes them."""
         return self.optimizer.of(self.config, epoch)
 
 

@@ -1,8 +1,8 @@
 """Ranking with log loss: each interaction is a row of label 1, drawn negatives rows of label 0.
 
-A negative is the row's context with the side of another item, drawn anew in each epoch; a row's
-item is described as in the catalogue, alike as a positive and as a negative. The weight of a row is
-that of all its comparisons: 2 is as if the row were there twice.
+A negative is the context of the row with another item, drawn anew in each epoch. An item is
+described by its row of the catalogue, as a positive and as a negative. The weight of a row is that
+of all its comparisons: 2 is as if the row were there twice.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Sides(NamedTuple):
 
 
 class Negatives(ByRow):
-    """What all solvers of rankers share: who met what, and drawing what was not met."""
+    """What all solvers of rankers share: who met what, and the drawing of negatives."""
 
-    comparisons: int  # of a row with its negatives, in its loss
+    comparisons: int  # in the loss of a row
     chunk = 1 << 20  # rows at a time, at most
 
     @property
@@ -61,7 +61,7 @@ class Negatives(ByRow):
 
     @cached_property
     def alias(self) -> Alias:
-        """What items are drawn from."""
+        """The distribution that items are drawn from."""
         if self.config.negative_sampling != "popularity":
             return alias_table(None)
         items = self.met.items[self.split.rows]

@@ -20,15 +20,15 @@ class ByPair(Negatives):
 
     @property
     def comparisons(self) -> int:  # type: ignore[override]
-        """Pairs of a row."""
+        """Pairs in the loss of a row."""
         return 1 if self.config.ranking_loss == "warp" else self.each
 
     def first_bias(self, mean: float) -> float:
-        """Return 0: w0 is never moved, as it is in both scores of a pair."""
+        """Return 0: w0 is in both scores of a pair, so it does not move."""
         return 0.0
 
     def steps(self, epoch: int) -> Any:
-        """Return the optimizer without a rate for w0, so that it does not shorten other steps."""
+        """Return the numbers of an epoch; the rate of w0 is 0, so that it shortens no step."""
         return super().steps(epoch)._replace(bias_lr=np.float32(0))
 
     @cached_property

@@ -34,10 +34,11 @@ class Visit(NamedTuple):
     order : ndarray of int32
         The rows to visit, in this order, with padding (:func:`fm.kernels.layout.padded_order`).
     scores : ndarray of float32
-        To be filled with the score of each row before its step, as the order goes; empty: nobody
-        wants them. In the unit of training.
+        To be filled with the score of each row before its step, in the order of the visit and in
+        the unit of training; empty: the scores are not needed.
     done : callable
-        To be told how many more rows were trained on. It may raise KeyboardInterrupt.
+        To be called with the number of rows trained on since the last call. It may raise
+        KeyboardInterrupt.
     """
 
     number: int
@@ -63,7 +64,7 @@ class Solver(ABC):
     types : dict of str to str
         The arrays of a checkpoint and their types.
     center, scale : float
-        Targets are trained on as (y - center) / scale; so are the scores of a visit.
+        The solver trains on (y - center) / scale; the scores of a visit are in that unit.
     padding : tuple of int and float
         How many empty rows of label 0 filled up the last batch of the last epoch, and their score.
     """
@@ -83,9 +84,9 @@ class Solver(ABC):
         Parameters
         ----------
         init : Model, optional
-            Whose parameters to start from.
+            The model whose parameters to start from.
         more : bool
-            Whether other rows will follow.
+            Whether further rows will be trained on later.
         """
 
     @abstractmethod
@@ -97,11 +98,14 @@ class Solver(ABC):
 
     @abstractmethod
     def scorer(self, data: Dataset, rows: np.ndarray) -> Callable[[], np.ndarray]:
-        """Return what scores some rows with the parameters of the moment, in the targets' unit."""
+        """Return a function that scores some rows with the current parameters.
+
+        The scores are in the unit of the targets.
+        """
 
     @abstractmethod
     def parameters(self) -> tuple[float, np.ndarray, np.ndarray]:
-        """Return w0, w and V of the moment, in the unit of the targets; maybe as views."""
+        """Return the current w0, w and V, in the unit of the targets; maybe as views."""
 
     @property
     @abstractmethod
@@ -114,11 +118,11 @@ class Solver(ABC):
 
     @abstractmethod
     def drop(self) -> None:
-        """Forget what was kept: the present parameters are wanted."""
+        """Forget what was kept: the present parameters count."""
 
     @abstractmethod
     def over(self, split: Split, data: Dataset | None = None) -> Solver:
-        """Return a solver of other rows that takes over the parameters, and what was kept.
+        """Return a solver of other rows with the same parameters, and with what was kept.
 
         Parameters
         ----------
