@@ -167,7 +167,7 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
     >>> add_data_options(parser)
     >>> args = parser.parse_args(["--target", "stars", "--multi", "genres,tags", "--no-header"])
     >>> data_options(args)
-    {'header': False, 'target': 'stars', 'multi': ['genres', 'tags']}
+    {'target': 'stars', 'multi': ['genres', 'tags'], 'header': False}
     """
     given = vars(args)
     found = {name: given[name] for name in _TAKEN if given.get(name) not in (None, [])}
