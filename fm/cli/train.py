@@ -331,6 +331,7 @@ def _first_options(
         return options
     check_encoder(args.init, init.encoder, args.data, form)
     options = {**init.reading_options(args.data, form), **options}
+    options.pop("catalogue", None)  # rows to train on are not filled in
     if options.get("keep_seen") is False and init.catalogue is not None:
         options = {"item": init.catalogue.item, "user": init.catalogue.user or None, **options}
     return options
