@@ -30,9 +30,9 @@ if TYPE_CHECKING:  # for type checkers; "as" says that a name is meant for other
     from fm.errors import FMError as FMError
     from fm.errors import ModelFileError as ModelFileError
     from fm.errors import UnsupportedFormatError as UnsupportedFormatError
-    from fm.estimators import FMClassifier as FMClassifier
-    from fm.estimators import FMRanker as FMRanker
-    from fm.estimators import FMRegressor as FMRegressor
+    from fm.estimators.predictors import FMClassifier as FMClassifier
+    from fm.estimators.predictors import FMRegressor as FMRegressor
+    from fm.estimators.ranker import FMRanker as FMRanker
     from fm.evaluating.predictions import evaluate_predictions as evaluate_predictions
     from fm.evaluating.rankings import evaluate_ranking as evaluate_ranking
     from fm.evaluating.splits import split_by_time as split_by_time
@@ -66,7 +66,8 @@ _NAMES_IN = {
     "training.loop": ["Epoch"],
     "model.model": ["Model"],
     "model.load": ["load"],
-    "estimators": ["FMRegressor", "FMClassifier", "FMRanker"],
+    "estimators.predictors": ["FMRegressor", "FMClassifier"],
+    "estimators.ranker": ["FMRanker"],
     # recommending
     "recommending.recommender": ["Recommender"],
     "recommending.recommendations": ["Recommendations"],

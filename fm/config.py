@@ -22,6 +22,7 @@ from fm.recipes import OPTIMIZERS, RANKING_LOSSES, Optimizer
 from fm.tasks import REGRESSOR, TASKS, Task
 
 _L1 = ("linear_l1", "factors_l1")
+_TASK_OF_METRIC = {metric: task.name for task in TASKS.values() for metric in task.watched}
 INIT_METHODS = ("normal", "uniform", "constant")
 
 
@@ -87,10 +88,12 @@ class TrainConfig:
     'sgd'
     """
 
-    predictor_type: str = _p(
-        REGRESSOR,
-        "what is learnt: " + "; ".join(task.about for task in TASKS.values()) + " (ranker)",
+    predictor_type: str | None = _p(
+        None,
+        "what is learnt: " + "; ".join(task.about for task in TASKS.values()) + " (ranker). Not "
+        "set: binary_classifier if all targets are 0 or 1, else regressor",
         "model",
+        kind=str,
         choices=tuple(TASKS),
     )
     num_factors: int = _p(
@@ -275,6 +278,8 @@ class TrainConfig:
                 wrong.add(parameter.name)
             else:
                 object.__setattr__(self, parameter.name, value)
+        if not wrong and self.predictor_type is None and self.metric in _TASK_OF_METRIC:
+            object.__setattr__(self, "predictor_type", _TASK_OF_METRIC[self.metric])
         for part in ("bias", "linear", "factors"):
             method = getattr(self, f"{part}_init_method")
             needed = {"uniform": "scale", "constant": "value"}.get(method or "")
@@ -292,7 +297,7 @@ class TrainConfig:
 
     def _misfits_of_task(self) -> list[str]:
         """Return what does not go with the task."""
-        problems, because = [], f"because predictor_type is {self.predictor_type}"
+        problems, because = [], f"because predictor_type is {self.predictor_type or 'not set'}"
         watched = self.task.watched
         if self.metric not in ("auto", *watched):
             problems.append(
@@ -324,14 +329,14 @@ class TrainConfig:
         if self.used_optimizer not in fit:
             problems.append(
                 f"optimizer: expected {', '.join(fit)} because predictor_type is "
-                f"{self.predictor_type}, found {self.optimizer!r}"
+                f"{self.task.name}, found {self.optimizer!r}"
             )
         return problems
 
     @property
     def task(self) -> Task:
-        """All that depends on predictor_type."""
-        return TASKS[self.predictor_type]
+        """All that depends on predictor_type; not set, it is that of numbers."""
+        return TASKS[self.predictor_type or REGRESSOR]
 
     @property
     def used_optimizer(self) -> str:
@@ -341,7 +346,7 @@ class TrainConfig:
     @property
     def recipe(self) -> str:
         """Which of an optimizer's recipes fills in what is not set."""
-        return self.ranking_loss if self.task.ranks else self.task.like or self.predictor_type
+        return self.ranking_loss if self.task.ranks else self.task.like or self.task.name
 
     @property
     def watched_metric(self) -> str:
@@ -349,9 +354,16 @@ class TrainConfig:
         return self.task.metric if self.metric == "auto" else self.metric
 
     def resolved(self) -> TrainConfig:
-        """Return a copy in which what was not set has the value of the optimizer's recipe."""
+        """Return a copy in which what was not set has the value of the optimizer's recipe.
+
+        A task that is not set becomes that of numbers: :func:`fm.fit` looks at the targets before.
+        """
         entry = OPTIMIZERS[self.used_optimizer]
-        recipe = {"optimizer": self.used_optimizer, **entry.recipes[self.recipe]}
+        recipe = {
+            "predictor_type": self.task.name,
+            "optimizer": self.used_optimizer,
+            **entry.recipes[self.recipe],
+        }
         missing = {name: value for name, value in recipe.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from fm.errors import DataError
+from fm.errors import Advice, DataError
 
 
 def checked_csr(X: Any, num_features: int | None = None, *, source: str = "data") -> sp.csr_matrix:
@@ -48,8 +48,8 @@ def checked_csr(X: Any, num_features: int | None = None, *, source: str = "data"
         if low < 0 or high >= width:
             at, row, feature = _first_entry(X, (X.indices < 0) | (X.indices >= width))
             raise DataError(
-                f"{source} row {row}: feature index {feature} is outside "
-                f"[0, {width}); raise feature_dim or check the data"
+                f"{source} row {row}: feature index {feature} is outside [0, {width})",
+                Advice("check the data, or raise {num_features}", num_features=...),
             )
     with np.errstate(over="ignore"):  # reported below, with its place
         data = np.ascontiguousarray(X.data, dtype=np.float32)

@@ -97,9 +97,11 @@ def test_l1_belongs_to_ftrl(name):
 
 
 def test_a_metric_belongs_to_its_task():
-    assert error_of(metric="auc") == (
+    assert error_of(metric="auc", predictor_type=REGRESSOR) == (
         "metric: expected auto, rmse, mae because predictor_type is regressor, found 'auc'"
     )
+    found = [TrainConfig(metric=m).predictor_type for m in ("auto", "rmse", "auc", "ndcg")]
+    assert found == [None, REGRESSOR, CLASSIFIER, RANKER]
     message = error_of(metric="rmse", predictor_type=CLASSIFIER)
     assert "expected auto, log_loss, accuracy, f1, auc because" in message
     assert TrainConfig(metric="auc", predictor_type=CLASSIFIER).metric == "auc"
@@ -162,9 +164,9 @@ def test_a_recipe_fills_in_what_was_not_set_and_nothing_else(optimizer, task):
          r"'sagemaker'"),
         ({"predictor_type": RANKER, "metric": "auc"},
          r"metric: expected auto, ndcg, hit_rate because predictor_type is ranker, found 'auc'"),
-        ({"metric": "ndcg"}, r"metric: expected auto, rmse, mae because"),
+        ({"predictor_type": REGRESSOR, "metric": "ndcg"}, r"metric: expected auto, rmse, mae"),
         ({"ranking_loss": "bpr"},
-         r"ranking_loss: expected nothing because predictor_type is regressor, found 'bpr'; set "
+         r"ranking_loss: expected nothing because predictor_type is not set, found 'bpr'; set "
          r"predictor_type to ranker"),
         ({"predictor_type": CLASSIFIER, "num_negatives": 3},
          r"num_negatives: expected nothing because predictor_type is binary_classifier, found 3"),

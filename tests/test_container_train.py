@@ -278,7 +278,7 @@ def test_f05_options_for_tables():
     }  # fmt: skip
     assert hyperparameters.parse({**SMALL, **asked}).reading == {
         "target": "stars", "weight": "w", "categorical": ["user", "film"], "min_count": 2,
-        "multi": {"genres": ";"}, "header": True,
+        "multi": {"genres": ";"}, "header": True, "standardize": False,
     }  # fmt: skip
     with pytest.raises(ConfigError, match="names: expected a table without a header"):
         hyperparameters.parse({**SMALL, "names": "a,b", "header": "1"})

@@ -58,7 +58,7 @@ def test_the_example_works(name, package):
 
 def test_the_command_line_and_the_estimators_know_them(package):
     code = (
-        "from fm.config import parameters\nimport fm.estimators, fm.cli.main\n"
+        "from fm.config import parameters\nimport fm.estimators.parameters, fm.cli.main\n"
         "print({p.name: p.choices for p in parameters()}['optimizer'])\n"
         "fm.cli.main.main(['train', '--help'])"
     )

@@ -246,7 +246,7 @@ def test_the_errors_are_value_errors_of_ours():
     ],
     ids=["short", "column", "scalar", "nan", "inf", "overflow", "text", "none"],
 )
-@pytest.mark.parametrize("what", ["target", "sample weight"])
+@pytest.mark.parametrize("what", ["target", "weight"])
 def test_targets_and_weights_are_checked(what, values, message):
     given = {"y": values} if what == "target" else {"y": [1, 2, 3], "weight": values}
     with pytest.raises(DataError, match=message.format(what=what)):
@@ -254,7 +254,7 @@ def test_targets_and_weights_are_checked(what, values, message):
 
 
 def test_negative_weights_are_refused_and_zero_is_one():
-    with pytest.raises(DataError, match="logs row 2: sample weight -0.5 is negative; expected"):
+    with pytest.raises(DataError, match="logs row 2: weight -0.5 is negative; expected"):
         Dataset.from_arrays(np.eye(3), weight=[1, -0.5, 1], source="logs")
     assert Dataset.from_arrays(np.eye(3), weight=[0, 0, 0]).weight.tolist() == [0, 0, 0]
 

@@ -26,7 +26,9 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 import fm
 from fm.config import parameters
 from fm.errors import ConfigError, DataError
-from fm.estimators import FMClassifier, FMRanker, FMRegressor
+from fm.estimators.predictors import FMClassifier, FMRegressor
+from fm.estimators.ranker import FMRanker
+from fm.reading.options import options
 
 ESTIMATORS = [FMRegressor, FMClassifier]
 
@@ -87,9 +89,9 @@ def test_parameters_are_those_of_the_config(make):
     del given["predictor_type"], given["feature_dim"]
     found = {name: p.default for name, p in signature.parameters.items() if name in given}
     assert found == given
-    columns = "categorical numeric multi history ignore standardize min_count hash_dim".split()
-    columns += "item user item_columns keep_seen".split()
-    assert set(signature.parameters) - set(given) == {"warm_start", *columns}
+    more = [name for name in signature.parameters if name not in given]
+    known = [option.name for option in options("columns", "recommending")]
+    assert more == ["warm_start", *known]
     assert make().get_params() == {name: p.default for name, p in signature.parameters.items()}
 
 
@@ -270,7 +272,7 @@ def test_weight_2_is_the_row_twice_and_weight_0_is_no_row(rng, make):
 
 
 def test_weights_also_count_in_large_data(rng, monkeypatch):
-    monkeypatch.setattr("fm.estimators._SMALL", 10)
+    monkeypatch.setattr("fm.estimators.base._SMALL", 10)
     X = np.ones((300, 1))
     y = np.repeat([0.0, 1.0], 150)
     model = FMRegressor(num_factors=1, epochs=50).fit(X, y, sample_weight=np.where(y > 0, 3, 1))
@@ -304,7 +306,7 @@ def test_bad_weights():
     X, y = [[1.0], [2.0]], [1.0, 2.0]
     with pytest.raises(DataError, match="all of them zero"):
         FMRegressor().fit(X, y, sample_weight=[0, 0])
-    with pytest.raises(DataError, match="row 2: sample weight -1 is negative"):
+    with pytest.raises(DataError, match="row 2: weight -1 is negative"):
         FMRegressor().fit(X, y, sample_weight=[1, -1])
 
 

@@ -43,6 +43,33 @@ def recorded(data, config, **more):
     return fit(data, config, callbacks=[note], **more), seen
 
 
+# --- what is learnt ------------------------------------------------------------------------------
+def test_targets_decide_the_task_unless_it_is_named(caplog):
+    caplog.set_level(logging.INFO, "fm")
+    users = {"user": ["ann", "bob", "cy", "ann"]}
+    clicks, stars = read({**users, "click": [1, 0, 0, 1]}), read({**users, "rating": [1, 0, 2, 1]})
+    few = {"num_factors": 2, "epochs": 2}
+    assert fit(clicks, TrainConfig(**few)).config.predictor_type == CLASSIFIER
+    assert "all targets are 0 or 1: predictor_type is binary_classifier" in caplog.text
+    numbers = fit(clicks, TrainConfig(REGRESSOR, **few))
+    assert numbers.config.predictor_type == REGRESSOR
+    assert fit(stars, TrainConfig(**few)).config.predictor_type == REGRESSOR
+    ones = dataclasses.replace(clicks, y=np.ones(4, np.float32), _cache={})
+    assert fit(ones, TrainConfig(**few)).config.predictor_type == REGRESSOR
+    assert fit(clicks, TrainConfig(**few), init=numbers).config.predictor_type == REGRESSOR
+    model, state = fit_pass(clicks, TrainConfig(**few))
+    assert model.config.predictor_type == CLASSIFIER
+    with pytest.raises(DataError, match="label 2, but a binary classifier expects 0 or 1; .*use"):
+        fit_pass(stars, None, state)
+    # with a metric, the metric
+    with pytest.raises(DataError, match="label 2, but a binary classifier expects 0 or 1"):
+        fit(stars, TrainConfig(metric="auc", **few))
+    caplog.clear()
+    twos = dataclasses.replace(clicks, y=2 * clicks.y, _cache={})
+    assert fit(twos, TrainConfig(**few)).config.predictor_type == REGRESSOR
+    assert "the targets are only 0 and 2" in caplog.text
+
+
 # --- early stopping -------------------------------------------------------------------------------
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("optimizer", ALL)
@@ -447,7 +474,7 @@ def test_a_pass_over_rows_it_cannot_train_on_is_an_error():
         fit_pass(Dataset.from_arrays(np.ones((2, 99)), [1, 2]), config, state)
     with pytest.raises(DataError, match="no target"):
         fit_pass(Dataset(data.X), config, state)
-    with pytest.raises(DataError, match="all sample weights are 0"):
+    with pytest.raises(DataError, match="all weights are 0"):
         fit_pass(dataclasses.replace(data, weight=np.zeros(400, np.float32)), config, state)
 
 
@@ -554,7 +581,7 @@ def test_targets_that_cannot_be_learnt_are_refused():
         held = Dataset.from_arrays(np.eye(4), [-1, 1, 1, 1])
         good = Dataset.from_arrays(np.eye(4), [0, 1, 1, 1])
         fit(good, TrainConfig(predictor_type=CLASSIFIER), validation=held)
-    with pytest.raises(DataError, match="all sample weights are 0; nothing to train on"):
+    with pytest.raises(DataError, match="all weights are 0; nothing to train on"):
         fit(dataclasses.replace(data, weight=np.zeros(400, np.float32)))
 
 

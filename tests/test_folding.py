@@ -501,7 +501,7 @@ def test_wrong_rows_and_targets():
     for y, weight, message in (
         ([1, 2], None, "fold_in: expected one target per row"),
         ([np.nan], None, "fold_in row 1: the target nan is not a finite number"),
-        ([1], [-1], "fold_in row 1: sample weight -1 is negative"),
+        ([1], [-1], "fold_in row 1: weight -1 is negative"),
         (None, None, "fold_in: expected a target y for each row, found none"),
     ):
         with pytest.raises(DataError, match=message):

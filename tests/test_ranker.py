@@ -15,7 +15,7 @@ from test_kernels import OPTIMIZERS
 import fm.training.interactions
 from fm import Dataset, TrainConfig, fit, read
 from fm.errors import ConfigError, DataError, DivergenceError, ModelFileError
-from fm.estimators import FMRanker
+from fm.estimators.ranker import FMRanker
 from fm.evaluating.rankings import evaluate_ranking
 from fm.kernels.negatives import alias_table, draw_negatives, known_pairs
 from fm.reading.finding_items import catalogue_of

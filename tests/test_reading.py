@@ -1,6 +1,8 @@
 """fm.read: any source -> Dataset."""
 
 import gzip
+import inspect
+import re
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 
+from fm.cli.options import Parser, add_data_options
 from fm.data.dataset import Dataset
 from fm.encoding.encoder import Encoder
 from fm.errors import ConfigError, DataError, UnsupportedFormatError
@@ -19,6 +22,7 @@ from fm.formats.guess import guess_format
 from fm.formats.recordio import write_spmatrix_to_sparse_tensor
 from fm.formats.svmlight import write_libffm, write_libsvm
 from fm.formats.tables import write_table
+from fm.reading.options import options
 from fm.reading.read import read, read_batches
 
 TABLE = {"user": ["ann", "bob", "ann"], "film": [7, 7, 9], "rating": [4.0, 5.0, 1.0]}
@@ -82,7 +86,7 @@ def test_named_columns_target_and_weight():
         read(table, min_count=2, hash_dim={"user": 4}, categorical=["user", "film"]).num_features
         == 7
     )
-    with pytest.raises(DataError, match="row 2: sample weight -1 is negative"):
+    with pytest.raises(DataError, match="row 2: weight -1 is negative"):
         read({**TABLE, "w": [1, -1, 1]}, weight="w")
 
 
@@ -185,6 +189,30 @@ def test_the_target_of_training_is_that_of_later_rows(caplog):
         read({"user": ["bob"]}, encoder=encoder, require_target=True)
     # a header is found by the target's name, too
     assert read(b"stars,user\n3,bob\n", encoder=encoder, require_target=True).y.tolist() == [3]
+
+
+def test_one_table_of_options():
+    """The signature, the docstring, command lines and estimators follow fm.reading.options."""
+    names = [option.name for option in options()]
+    parameters = inspect.signature(read).parameters
+    assert list(parameters)[1:] == names
+    assert [p.default for p in parameters.values()][1:] == [o.default for o in options()]
+    groups = list(dict.fromkeys(option.group for option in options()))
+    text = inspect.getdoc(read)
+    listed = re.findall(r"^(\w[\w, ]*) : ", text[text.index("Parameters") :], re.M)
+    assert [name for line in listed for name in line.split(", ")] == ["source", *names]
+    table = re.split(r"^={5,}.*$", text, flags=re.M)[1]
+    found, group = {}, ""
+    for line in table.strip().splitlines():
+        group = line[:19].strip() or group
+        found[group] = found.get(group, []) + re.findall(r"\w+", line[19:])
+    assert found == {group: [o.name for o in options(group)] for group in groups}
+    shared = list(inspect.signature(read_batches).parameters)[1:-1]
+    assert shared == [name for name in names if name in shared]
+    parser = Parser("fm test", "A test.", "")
+    add_data_options(parser)
+    titles = [group.title for group in parser._action_groups][2:]
+    assert titles == [name for name in groups if name != "rows for a model"]
 
 
 def test_encoder_and_other_data(features):

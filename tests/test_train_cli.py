@@ -141,7 +141,7 @@ def test_help_shows_range_default_and_group_of_every_hyperparameter(capsys):
         assert parameter.choices or parameter.kind is bool or f"[{parameter.range_text};" in text
     assert "default 64]" in text
     assert "[a number >= 0; default with sgd 0.02, for labels 0.03]" in text
-    assert "default binary_classifier if all targets are 0 or 1, else regressor" in text
+    assert "Not set: binary_classifier if all targets are 0 or 1, else regressor [" in text
 
 
 def test_all_that_is_wrong_with_hyperparameters_is_said_at_once(desk, capsys):

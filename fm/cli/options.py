@@ -1,7 +1,7 @@
 """What the command lines share: options that describe the data, and outputs.
 
-Decided here: names and meaning of the options that say how a file is read, and how outputs are
-opened.
+Decided here: how a command line takes the options of reading (``fm.reading.options``), and how
+outputs are opened.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import orjson
 from fm.cli.messages import EXIT_WRONG
 from fm.errors import Advice, ConfigError, DataError
 from fm.formats.storage import atomic_output
+from fm.reading.options import options
 
 if TYPE_CHECKING:
     from fm.encoding.encoder import Encoder
@@ -55,10 +56,80 @@ class Parser(argparse.ArgumentParser):
         self.exit(EXIT_WRONG, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
+def names(text: str) -> list[str]:
+    """Return a comma-separated list of names; a name with a comma goes in double quotes.
+
+    Examples
+    --------
+    >>> names('user, "last, first"')
+    ['user', 'last, first']
+    """
+    found = next(csv.reader([text], skipinitialspace=True), [])
+    if not all(found) or not found:
+        raise argparse.ArgumentTypeError(f"expected names separated by commas, found {text!r}")
+    return found
+
+
+def positive(text: str) -> int:
+    """Return an integer >= 1.
+
+    Examples
+    --------
+    >>> positive("3")
+    3
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer >= 1, found {text!r}")
+    return int(text)
+
+
+_NAME = {"metavar": "NAME"}
+_NAMES = {"type": names, "action": "extend", "metavar": "NAME,..."}
+_COUNT = {"type": positive, "metavar": "N"}
+_SWITCH = {"action": argparse.BooleanOptionalAction}
+# How a command line takes an option of fm.read; others are none.
+_TAKEN: dict[str, dict[str, Any]] = {
+    "target": _NAME,
+    "weight": _NAME,
+    "categorical": _NAMES,
+    "numeric": _NAMES,
+    "multi": _NAMES,
+    "history": _NAMES,
+    "ignore": _NAMES,
+    "standardize": {"action": "store_const", "const": True},
+    "min_count": _COUNT,
+    "hash_dim": _COUNT,
+    "user": _NAME,
+    "item": _NAME,
+    "item_columns": _NAMES,
+    "keep_seen": _SWITCH,
+    "format": {"choices": ("libsvm", "libffm", "csv", "tsv", "parquet", "recordio")},
+    "delimiter": {"metavar": "CHAR"},
+    "header": _SWITCH,
+    "zero_based": _SWITCH,
+}
+# Options of a command line that go with one of these.
+_BESIDE: dict[str, tuple[str, dict[str, Any]]] = {
+    "history": (
+        "--separator",
+        {"metavar": "TEXT", "help": 'separates the values of a multi or history cell ("|")'},
+    ),
+    "header": (
+        "--names",
+        {**_NAMES, "help": "names for the columns of a text table without a header"},
+    ),
+}
+_ABOUT = {
+    "columns": "Lists are separated by commas, or the option is repeated. If no column is named,\n"
+    "all but target and weight are used: decimal numbers as numeric, lists as multi,\n"
+    "the others as categorical."
+}
+
+
 def add_data_options(
     parser: argparse.ArgumentParser, *, target: bool = True, columns: bool = True
 ) -> None:
-    """Add the options that describe a data file.
+    """Add the options that describe a data file, group after group as in ``fm.reading.options``.
 
     Parameters
     ----------
@@ -69,123 +140,22 @@ def add_data_options(
     columns : bool
         Whether the program chooses columns; false where the encoder of a model has chosen them.
     """
-    form = parser.add_argument_group("form of the data")
-    form.add_argument(
-        "--format",
-        choices=("libsvm", "libffm", "csv", "tsv", "parquet", "recordio"),
-        help="format of the file; not given: found from its name and first bytes",
-    )
-    form.add_argument(
-        "--delimiter", metavar="CHAR", help="what separates the cells of a text table"
-    )
-    form.add_argument(
-        "--header",
-        action=argparse.BooleanOptionalAction,
-        help="whether the first line of a text table names the columns; not given: guessed",
-    )
-    form.add_argument(
-        "--names",
-        type=names,
-        action="extend",
-        metavar="NAME,...",
-        help="names for the columns of a text table without a header",
-    )
-    form.add_argument(
-        "--zero-based",
-        action=argparse.BooleanOptionalAction,
-        help="whether libsvm calls the first feature 0; not given: 1, unless the file has a 0. "
-        "Give it for test files, which may lack the first feature by chance",
-    )
-    if target:
-        group = parser.add_argument_group("what is predicted")
-        group.add_argument(
-            "--target",
-            metavar="NAME",
-            help="column with the target; not given: rating, label, target, y or click",
-        )
-        group.add_argument("--weight", metavar="NAME", help="column with the weight of each row")
-    if not columns:
-        return
-    group = parser.add_argument_group(
-        "columns",
-        "Lists are separated by commas, or the option is repeated. If no column is named,\n"
-        "all but target and weight are used: decimal numbers as numeric, lists as multi,\n"
-        "the others as categorical.",
-    )
-    for kind, text in _COLUMN_KINDS.items():
-        group.add_argument(
-            f"--{kind}", type=names, action="extend", metavar="NAME,...", default=[], help=text
-        )
-    group.add_argument(
-        "--separator", metavar="TEXT", help='separates the values of a multi or history cell ("|")'
-    )
-    group.add_argument(
-        "--standardize",
-        action="store_true",
-        help="scale numeric columns to mean 0 and standard deviation 1",
-    )
-    group.add_argument(
-        "--min-count",
-        type=positive,
-        metavar="N",
-        help="values in fewer rows share the unknown feature of their column",
-    )
-    group.add_argument(
-        "--hash-dim",
-        type=positive,
-        metavar="N",
-        help="hash the values of each column into N features instead of listing them",
-    )
-    group = parser.add_argument_group(
-        "recommending",
-        "Not given: columns called user, user_id, ...; item, movie, film, product, ...",
-    )
-    group.add_argument(
-        "--user", metavar="NAME", help="column of the users, or a range of features such as 0:943"
-    )
-    group.add_argument(
-        "--item",
-        metavar="NAME",
-        help="column of the items, or a range of features such as 943:2625",
-    )
-    group.add_argument(
-        "--item-columns",
-        type=names,
-        action="extend",
-        metavar="NAME,...",
-        help="columns that describe an item; not given: those with one value for each item",
-    )
-    group.add_argument(
-        "--no-keep-seen",
-        dest="keep_seen",
-        action="store_false",
-        default=None,
-        help="do not keep in the model file who met which item; lists then hold also what a user "
-        "has met already",
-    )
-
-
-_SINGLE = (
-    "format",
-    "delimiter",
-    "header",
-    "zero_based",
-    "target",
-    "weight",
-    "min_count",
-    "hash_dim",
-    "user",
-    "item",
-    "item_columns",
-    "keep_seen",
-)
-_COLUMN_KINDS = {
-    "categorical": "columns with one value in each row: ids, names, codes",
-    "numeric": "columns with numbers",
-    "multi": 'columns with sets of values, such as "Action|Comedy"',
-    "history": "columns with sets of values, weighted by 1/sqrt(how many): rated or bought things",
-    "ignore": "columns to leave out when no others are named",
-}
+    groups = dict.fromkeys(option.group for option in options())
+    for name in groups:
+        if name == "what is predicted" and not target:
+            continue
+        if name in ("columns", "recommending") and not columns:
+            continue
+        taken = [option for option in options(name) if option.name in _TAKEN]
+        if not taken:
+            continue
+        group = parser.add_argument_group(name, _ABOUT.get(name))
+        for option in taken:
+            flag = f"--{option.name.replace('_', '-')}"
+            group.add_argument(flag, default=None, help=option.help, **_TAKEN[option.name])
+            if option.name in _BESIDE:
+                flag, how = _BESIDE[option.name]
+                group.add_argument(flag, **how)
 
 
 def data_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -197,32 +167,27 @@ def data_options(args: argparse.Namespace) -> dict[str, Any]:
     >>> add_data_options(parser)
     >>> args = parser.parse_args(["--target", "stars", "--multi", "genres,tags", "--no-header"])
     >>> data_options(args)
-    {'header': False, 'target': 'stars', 'multi': ['genres', 'tags']}
+    {'target': 'stars', 'multi': ['genres', 'tags'], 'header': False}
     """
     given = vars(args)
-    options = {name: given[name] for name in _SINGLE if given.get(name) is not None}
+    found = {name: given[name] for name in _TAKEN if given.get(name) not in (None, [])}
     if given.get("names"):
         if given.get("header"):
             raise ConfigError(
                 "names: expected a table without a header",
                 Advice("give {names} or {header}, not both", names=..., header=True),
             )
-        options["header"] = given["names"]
-    for kind in _COLUMN_KINDS:
-        if given.get(kind):
-            options[kind] = given[kind]
+        found["header"] = given["names"]
     if given.get("separator"):
-        if not given.get("multi") and not given.get("history"):
+        named = [kind for kind in ("multi", "history") if kind in found]
+        if not named:
             raise ConfigError(
                 "separator: expected columns whose values it separates, found none",
                 Advice("name them with {multi} or {history}", multi=..., history=...),
             )
-        for kind in ("multi", "history"):
-            if kind in options:
-                options[kind] = dict.fromkeys(options[kind], given["separator"])
-    if given.get("standardize"):
-        options["standardize"] = True
-    return options
+        for kind in named:
+            found[kind] = dict.fromkeys(found[kind], given["separator"])
+    return found
 
 
 def command(verb: str) -> list[str]:
@@ -237,20 +202,6 @@ def command(verb: str) -> list[str]:
     elif python.is_relative_to(Path.cwd()):
         name = str(python.relative_to(Path.cwd()))
     return [name, "-m", f"fm.{verb}"]
-
-
-def names(text: str) -> list[str]:
-    """Return a comma-separated list of names; a name with a comma goes in double quotes.
-
-    Examples
-    --------
-    >>> names('user, "last, first"')
-    ['user', 'last, first']
-    """
-    found = next(csv.reader([text], skipinitialspace=True), [])
-    if not all(found) or not found:
-        raise argparse.ArgumentTypeError(f"expected names separated by commas, found {text!r}")
-    return found
 
 
 def parse_json(option: str, text: str, wanted: str, kind: Any) -> list[Any]:
@@ -269,19 +220,6 @@ def parse_json(option: str, text: str, wanted: str, kind: Any) -> list[Any]:
     if not found or not all(isinstance(part, kind) for part in found):
         raise DataError(f"{option}: expected {wanted}, found {text[:60]!r}")
     return found
-
-
-def positive(text: str) -> int:
-    """Return an integer >= 1.
-
-    Examples
-    --------
-    >>> positive("3")
-    3
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer >= 1, found {text!r}")
-    return int(text)
 
 
 def check_output(option: str, path: str, inputs: Mapping[str, Any]) -> None:

@@ -1,15 +1,13 @@
 """``fm train``: a file in, a model file out.
 
-Decided here: which task is trained when none is named, how further files are read so that their
-features are those of the training file, and what a signal does. Not decided here: hyperparameters
-(the options are made from ``fm.config``), training (``fm.training.fit``), what is shown
-(``fm.cli.report``).
+Decided here: how further files are read so that their features are those of the training file, and
+what a signal does. Not decided here: hyperparameters (the options are made from ``fm.config``),
+training and its task (``fm.training``), what is shown (``fm.cli.report``).
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 import os
 import sys
@@ -42,9 +40,9 @@ from fm.model.model import Model
 from fm.parameter import Parameter
 from fm.reading.finding_items import continued
 from fm.recipes import OPTIMIZERS
-from fm.tasks import CLASSIFIER, REGRESSOR, TASKS, Task
+from fm.tasks import CLASSIFIER, REGRESSOR, Task
 from fm.training.checkpoint import is_checkpoint
-from fm.training.checks import check_labels
+from fm.training.checks import check_labels, with_task
 from fm.training.fit import fit
 
 EXAMPLES = """\
@@ -60,7 +58,6 @@ then:
   fm predict model.safetensors new.csv
   fm recommend model.safetensors --user 42"""
 
-_TASK_OF_METRIC = {metric: task.name for task in TASKS.values() for metric in task.watched}
 _WORSE = 1.2  # from this many times the error of the training mean on, it is not by chance
 
 log = logging.getLogger("fm")
@@ -240,8 +237,6 @@ def _default_text(parameter: Parameter) -> str:
         text = f"default with sgd {_spelled(recipes[0])}"
         if recipes[0] != recipes[1]:
             text += f", for labels {_spelled(recipes[1])}"
-    if parameter.name == "predictor_type":
-        text = f"default {CLASSIFIER} if all targets are 0 or 1, else {REGRESSOR}"
     named = parameter.choices or parameter.kind is bool  # the metavar shows the range
     return text if named else f"{parameter.range_text}; {text}"
 
@@ -259,8 +254,6 @@ def _config(args: argparse.Namespace, init: Model | None) -> TrainConfig:
     if init is not None:
         values.setdefault("num_factors", init.num_factors)
         values.setdefault("predictor_type", init.config.predictor_type)
-    elif args.metric in _TASK_OF_METRIC:
-        values.setdefault("predictor_type", _TASK_OF_METRIC[args.metric])
     return TrainConfig.from_strings(values)
 
 
@@ -351,33 +344,11 @@ def _checked(
     for some in rows:
         if some is not None and some.weight is not None and not some.weight.any():
             raise DataError(f"{some.source}: expected a weight above 0, found all of them 0")
-    if args.predictor_type is None and init is None and args.metric in (None, "auto"):
-        config = _with_task_of(rows.data, config)
+    config = with_task(config, rows.data, init)  # as fit does; here for the report
     if not config.task.ranks:
         for some in (rows.data, rows.validation, rows.test):
             if some is not None:
                 check_labels(some, config)  # here, as the report says how good the mean is
-    return config
-
-
-def _with_task_of(data: Dataset, config: TrainConfig) -> TrainConfig:
-    """Return the config for the targets there are: only 0 and 1 are labels, else numbers."""
-    found = np.unique(data.targets)[:3].tolist()
-    if found == [0, 1]:
-        log.info(
-            "all targets are 0 or 1: predictor_type is %s, which predicts the probability of 1; "
-            "say --predictor-type %s for numbers",
-            CLASSIFIER,
-            REGRESSOR,
-        )
-        return dataclasses.replace(config, predictor_type=CLASSIFIER)
-    if len(found) == 2:
-        log.warning(
-            "the targets are only %g and %g, and predictor_type is %s; for probabilities make them "
-            "0 and 1",
-            *found,
-            REGRESSOR,
-        )
     return config
 
 

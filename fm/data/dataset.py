@@ -111,11 +111,11 @@ class Dataset:
         """
         X = checked_csr(X, num_features, source=source)
         y = _checked_vector(y, X.shape[0], "target", source)
-        weight = _checked_vector(weight, X.shape[0], "sample weight", source)
+        weight = _checked_vector(weight, X.shape[0], "weight", source)
         if weight is not None and weight.size and weight.min() < 0:
             row = int(np.argmax(weight < 0))
             raise DataError(
-                f"{source} row {row + 1}: sample weight {weight[row]:g} is negative; "
+                f"{source} row {row + 1}: weight {weight[row]:g} is negative; "
                 "expected a number >= 0"
             )
         return cls(X, y, weight, source=source, **more)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -373,21 +374,25 @@ def column_from(number: int, data: Any) -> Column:
     separator = data.get("separator", SEPARATOR)
     if not isinstance(separator, str) or not separator:
         raise wrong(f"expected a text as separator, found {separator!r}")
-    values: Vocabulary | Buckets
-    if "hash_dim" in keys:
+    return column_of_values(name, kind, _values_from(data, wrong), separator)
+
+
+def _values_from(
+    data: dict[str, Any], wrong: Callable[[str], ModelFileError]
+) -> Vocabulary | Buckets:
+    """Return the values of a column; `wrong` makes the error."""
+    if "hash_dim" in data:
         size = data["hash_dim"]
         if type(size) is not int or not 1 <= size < MAX_FEATURES:
             raise wrong(f"expected a hash_dim from 1 to {MAX_FEATURES - 1}, found {size!r}")
-        values = Buckets(size)
-    else:
-        listed = data["values"]
-        if not isinstance(listed, list) or not all(type(v) is str and v for v in listed):
-            raise wrong("expected a list of texts that are not empty as values")
-        if len(set(listed)) != len(listed):
-            raise wrong("a value occurs twice")
-        try:
-            "".join(listed).encode()
-        except UnicodeEncodeError as err:
-            raise wrong("a value is not valid Unicode") from err
-        values = Vocabulary(tuple(listed))
-    return column_of_values(name, kind, values, separator)
+        return Buckets(size)
+    listed = data["values"]
+    if not isinstance(listed, list) or not all(type(v) is str and v for v in listed):
+        raise wrong("expected a list of texts that are not empty as values")
+    if len(set(listed)) != len(listed):
+        raise wrong("a value occurs twice")
+    try:
+        "".join(listed).encode()
+    except UnicodeEncodeError as err:
+        raise wrong("a value is not valid Unicode") from err
+    return Vocabulary(tuple(listed))

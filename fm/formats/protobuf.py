@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fm.errors import Advice
+
 MAX_FEATURES = 2**31 - 1  # column numbers are int32
 
 FLOAT32, FLOAT64, INT32, BYTES = 2, 3, 7, 9  # members of Value
@@ -38,6 +40,10 @@ _MAX_GROUPS = 100
 
 class RecordError(Exception):
     """What is wrong with one record; the caller knows its number and place."""
+
+    def __init__(self, problem: str, advice: Advice | None = None) -> None:
+        super().__init__(problem)
+        self.advice = advice
 
 
 class Maps(NamedTuple):
@@ -254,15 +260,15 @@ def parse_row(payload: memoryview, num_features: int | None, require_label: bool
         largest = int(keys.max())
         if largest >= limit:
             raise RecordError(
-                f"feature key {largest} is outside [0, {limit}); raise feature_dim or check the "
-                "data"
+                f"feature key {largest} is outside [0, {limit})",
+                Advice("check the data, or raise {num_features}", num_features=...),
             )
         indices, width = keys.astype(np.int32), largest + 1
     else:
         if given.size > limit:
             raise RecordError(
-                f"expected at most {limit} values in a dense record, found {given.size}; raise "
-                "feature_dim or check the data"
+                f"expected at most {limit} values in a dense record, found {given.size}",
+                Advice("check the data, or raise {num_features}", num_features=...),
             )
         indices, width = np.arange(given.size, dtype=np.int32), given.size
     if not np.isfinite(values).all():
@@ -277,7 +283,8 @@ def parse_row(payload: memoryview, num_features: int | None, require_label: bool
             claimed = min(claimed * length, 2**64)
         if claimed > limit:
             raise RecordError(
-                f"the shape {shape.tolist()} claims more than {limit} features; give feature_dim"
+                f"the shape {shape.tolist()} claims more than {limit} features",
+                Advice("give {num_features}", num_features=...),
             )
         width = max(width, claimed)
     if not keys.size:

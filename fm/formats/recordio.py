@@ -168,7 +168,8 @@ class _Block(NamedTuple):
         return self.bytes.data[self.start[i] : self.end[i]]
 
     def error(self, i: int, problem: RecordError, source: str) -> DataError:
-        return DataError(f"{source} record {self.first + i} (byte {self.place[i]}): {problem}")
+        where = f"{source} record {self.first + i} (byte {self.place[i]})"
+        return DataError(f"{where}: {problem}", problem.advice)
 
 
 def _blocks(data: memoryview, source: str, allow_bare: bool = False) -> Iterator[_Block]:

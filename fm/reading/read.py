@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -27,6 +27,7 @@ from fm.formats.frames import Columns, place, source_of
 from fm.formats.guess import guess_format
 from fm.formats.tables import BATCH_ROWS, iter_batches, read_table
 from fm.reading.numbered import READERS, read_features
+from fm.reading.options import Options
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,7 +46,7 @@ def read(
     *,
     target: str | int | None = None,
     weight: str | int | None = None,
-    format: str | None = None,
+    require_target: bool = False,
     categorical: Any = (),
     numeric: Any = (),
     multi: Any = (),
@@ -54,6 +55,11 @@ def read(
     standardize: bool = False,
     min_count: int = 1,
     hash_dim: int | Mapping[str, int] | None = None,
+    user: str | None = None,
+    item: str | None = None,
+    item_columns: str | Sequence[str] | None = None,
+    keep_seen: bool = True,
+    format: str | None = None,
     delimiter: str | None = None,
     header: bool | Sequence[str] | None = None,
     encoding: str | None = None,
@@ -61,16 +67,21 @@ def read(
     zero_based: bool | Literal["auto"] = "auto",
     encoder: Encoder | None = None,
     catalogue: Catalogue | None = None,
-    require_target: bool = False,
-    user: str | None = None,
-    item: str | None = None,
-    item_columns: str | Sequence[str] | None = None,
-    keep_seen: bool = True,
 ) -> Dataset:
     """Return data as a Dataset.
 
     Columns of a table that are named in `categorical`, `numeric`, `multi` or `history` are used,
     and no others; if none is named, all are (see :meth:`fm.encoding.encoder.Encoder.fit`).
+
+    =================  ==========================================================================
+    what is predicted  target, weight, require_target
+    columns            categorical, numeric, multi, history, ignore, standardize, min_count,
+                       hash_dim
+    recommending       user, item, item_columns, keep_seen
+    form of the data   format, delimiter, header, encoding
+    numbered features  num_features, zero_based
+    rows for a model   encoder, catalogue
+    =================  ==========================================================================
 
     Parameters
     ----------
@@ -79,19 +90,33 @@ def read(
         dict of columns; a matrix of features; a tuple (matrix or frame, targets[, weights]).
     target, weight : str or int, optional
         Columns, by name or position, with the target and the weight of each row. Without a target,
-        see the module. Rows without one have a weight of 1.
-    format : {"libsvm", "libffm", "csv", "tsv", "parquet", "recordio"}, optional
-        Format of a file; the default is a guess.
-    categorical, numeric, ignore : name, position, or sequence of them
+        see the module. Rows without a weight have a weight of 1.
+    require_target : bool
+        Whether to refuse data without targets.
+    categorical, numeric : name, position, or sequence of them
         Columns of a kind.
     multi, history : name, position, sequence of them, or mapping of name to separator
         Columns with a set of values in each row.
+    ignore : name, position, or sequence of them
+        Columns to leave out when no others are named.
     standardize : bool
         Whether numeric columns get mean 0 and standard deviation 1.
     min_count : int
         Values in fewer rows share the unknown feature of their column.
     hash_dim : int or mapping of name to int, optional
         Number of features that the values of a column are hashed to.
+    user, item : str, optional
+        The columns of users and items, for recommending: names, or ranges of features such as
+        "0:943" and "943:2625". Not given: columns with such names (see
+        ``fm.reading.finding_items``).
+    item_columns : name or sequence of them, optional
+        The columns that describe an item, such as genres. Not given: found in the data.
+    keep_seen : bool
+        Whether a model made of the data, and its file, remember who met which item. Lists leave out
+        what a user has met, and the baselines of ``fm.evaluate_ranking`` need it. False where a
+        model goes to people who must not see it.
+    format : {"libsvm", "libffm", "csv", "tsv", "parquet", "recordio"}, optional
+        Format of a file; the default is a guess.
     delimiter : str, optional
         What separates the cells of a text; the default is found out.
     header : bool or sequence of str, optional
@@ -108,18 +133,6 @@ def read(
     catalogue : Catalogue, optional
         That of the same model, for rows to predict: a table may leave out columns that describe
         users and items, which are as in training where these are known.
-    require_target : bool
-        Whether to refuse data without targets.
-    user, item : str, optional
-        The columns of users and items, for recommending: names, or ranges of features such as
-        "0:943" and "943:2625". Not given: columns with such names (see
-        ``fm.reading.finding_items``).
-    item_columns : name or sequence of them, optional
-        The columns that describe an item, such as genres. Not given: found in the data.
-    keep_seen : bool
-        Whether a model made of the data, and its file, remember who met which item. Lists leave out
-        what a user has met, and the baselines of ``fm.evaluate_ranking`` need it. False where a
-        model goes to people who must not see it.
 
     Raises
     ------
@@ -137,69 +150,66 @@ def read(
     >>> data.y.tolist(), data.field_names, data.feature_name(1)
     ([4.0, 5.0, 1.0], ('user', 'film'), 'user=ann')
     """
-    asked = _Asked(
-        columns=_Columns(
-            target=target,
-            weight=weight,
-            categorical=categorical,
-            numeric=numeric,
-            multi=multi,
-            history=history,
-            ignore=ignore,
-            standardize=standardize,
-            min_count=min_count,
-            hash_dim=hash_dim,
-        ),
-        text=_Text(delimiter, header, encoding),
-        sparse=_Sparse(num_features, zero_based),
-        encoder=encoder,
-        catalogue=catalogue,
-        require_target=require_target,
-    )
+    options = Options(
+        target, weight, require_target,
+        categorical, numeric, multi, history, ignore, standardize, min_count, hash_dim,
+        user, item, item_columns, keep_seen,
+        format, delimiter, header, encoding,
+        num_features, zero_based,
+        encoder, catalogue,
+    )  # fmt: skip
     form = _form_of(source, format)
-    asked.check(form)
+    _check(options, form)
     data: Dataset
     if form == "pair":
-        data = _read_pair(source, asked)
+        data = _read_pair(source, options)
     elif form == "dataset":
         data = source
     elif form == "array":
         data = Dataset.from_arrays(source, num_features=num_features)
     elif form in READERS:
-        data = read_features(source, form, **asked.sparse._asdict(), require_target=require_target)
+        data = read_features(
+            source,
+            form,
+            num_features=num_features,
+            zero_based=zero_based,
+            require_target=require_target,
+        )
     else:
-        data = _from_table(read_table(source, **asked.table_options(form)), asked)
+        data = _from_table(read_table(source, **_table_options(options, form)), options)
     if require_target and data.y is None:
         raise DataError(f"{data.source}: expected a target in each row, found none")
-    named = user is not None or item is not None or item_columns is not None or not keep_seen
-    if named or encoder is None and form != "dataset":
-        data = _with_catalogue(data, user, item, item_columns, keep_seen)
+    sides = options.given("recommending")
+    if sides or encoder is None and form != "dataset":
+        data = _with_catalogue(data, **sides)
     return data
 
 
-def _with_catalogue(data: Dataset, user: Any, item: Any, columns: Any, keep_seen: bool) -> Dataset:
-    if user is None and item is None and columns is None and data.encoder is None:
+def _with_catalogue(data: Dataset, **sides: Any) -> Dataset:
+    """Return data with a catalogue, if it is known which columns are the items."""
+    named = any(sides.get(name) is not None for name in ("user", "item", "item_columns"))
+    if not named and data.encoder is None:
         return data  # nothing that a name could be guessed from
     from fm.reading.finding_items import catalogue_of
 
-    made = catalogue_of(data, item=item, user=user, item_columns=columns, keep_seen=keep_seen)
+    made = catalogue_of(data, **sides)
     return data if made is None else dataclasses.replace(data, catalogue=made)
 
 
 def read_batches(
     source: Any,
     *,
-    encoder: Encoder | None = None,
-    catalogue: Catalogue | None = None,
     target: str | int | None = None,
     weight: str | int | None = None,
+    require_target: bool = False,
     format: str | None = None,
     delimiter: str | None = None,
     header: bool | Sequence[str] | None = None,
     encoding: str | None = None,
     num_features: int | None = None,
     zero_based: bool | Literal["auto"] = "auto",
-    require_target: bool = False,
+    encoder: Encoder | None = None,
+    catalogue: Catalogue | None = None,
     batch_rows: int = BATCH_ROWS,
 ) -> Iterator[Dataset]:
     """Yield data in batches of rows, for prediction; a table may be larger than the memory.
@@ -208,13 +218,13 @@ def read_batches(
 
     Parameters
     ----------
-    source, target, weight, format, delimiter, header, encoding, num_features, zero_based
+    source, target, weight, require_target
+        As in :func:`read`.
+    format, delimiter, header, encoding, num_features, zero_based
         As in :func:`read`.
     encoder : Encoder, optional
         That of the model; a table needs one, because batches must get the same features.
     catalogue : Catalogue, optional
-        As in :func:`read`.
-    require_target : bool
         As in :func:`read`.
     batch_rows : int
         Rows of a batch.
@@ -234,19 +244,21 @@ def read_batches(
     """
     if batch_rows < 1:
         raise ConfigError(f"batch_rows: expected an integer >= 1, found {batch_rows!r}")
-    columns = _Columns(target=target, weight=weight)
-    text, sparse = _Text(delimiter, header, encoding), _Sparse(num_features, zero_based)
-    asked = _Asked(columns, text, sparse, encoder, catalogue, require_target)
+    options = Options(
+        target, weight, require_target,
+        format=format, delimiter=delimiter, header=header, encoding=encoding,
+        num_features=num_features, zero_based=zero_based, encoder=encoder, catalogue=catalogue,
+    )  # fmt: skip
     form = _form_of(source, format)
     if form in TABLES and encoder is None:
         raise ConfigError(
             "encoder: a table is read in batches with the encoder of a model, found none"
         )
-    asked.check(form)
+    _check(options, form)
     if form in TABLES:
-        options = asked.table_options(form)
-        for table in iter_batches(source, batch_rows=batch_rows, **options):
-            yield _from_table(table, asked)
+        how = _table_options(options, form)
+        for table in iter_batches(source, batch_rows=batch_rows, **how):
+            yield _from_table(table, options)
         return
     data = read(
         source,
@@ -262,111 +274,59 @@ def read_batches(
 
 # -- what was asked for ----------------------------------------------------------------------------
 
-
-class _Columns(NamedTuple):
-    """Options that a table has; the defaults ask for nothing."""
-
-    target: str | int | None = None
-    weight: str | int | None = None
-    categorical: Any = ()
-    numeric: Any = ()
-    multi: Any = ()
-    history: Any = ()
-    ignore: Any = ()
-    standardize: bool = False
-    min_count: int = 1
-    hash_dim: int | Mapping[str, int] | None = None
-
-    def names(self) -> set[str]:
-        """Return the names of columns that the caller wrote."""
-        refs = [self.target, self.weight]
-        for kind in (self.categorical, self.numeric, self.multi, self.history, self.ignore):
-            refs += [kind] if isinstance(kind, (str, int)) else list(kind)
-        return {ref for ref in refs if isinstance(ref, str)}
+_TABLE = ("what is predicted", "columns")
+_TEXT = ("delimiter", "header", "encoding")
 
 
-class _Text(NamedTuple):
-    """Options that a text table has."""
-
-    delimiter: str | None = None
-    header: bool | Sequence[str] | None = None
-    encoding: str | None = None
-
-
-class _Sparse(NamedTuple):
-    """Options that features have."""
-
-    num_features: int | None = None
-    zero_based: bool | Literal["auto"] = "auto"
-
-
-class _Asked(NamedTuple):
-    """What the caller asked for."""
-
-    columns: _Columns
-    text: _Text
-    sparse: _Sparse
-    encoder: Encoder | None
-    catalogue: Catalogue | None
-    require_target: bool
-
-    def check(self, form: str) -> None:
-        """Refuse options that do not apply to a form of data, rather than ignore them."""
-        table = form in TABLES or form == "pair"
-        wrong = {} if table else {**_given(self.columns), **_given(self.text)}
-        if form in TABLES:
-            wrong = _given(self.sparse)
-        elif form in READERS and form != "libsvm" and self.sparse.zero_based != "auto":
-            wrong["zero_based"] = self.sparse.zero_based
-        if wrong:
-            raise ConfigError(
-                f"{', '.join(wrong)}: does not apply to {_FORMS.get(form, form)}",
-                Advice(f"leave out {{{'}, {'.join(wrong)}}}", **dict.fromkeys(wrong, ...)),
-            )
-        if self.encoder is None:
-            if self.catalogue is not None:
-                raise ConfigError("catalogue: expected encoder= too, that of the same model")
-            return
-        if not table and form != "dataset":
-            raise DataError(
-                f"data: expected a table with the columns {', '.join(self.encoder.field_names)}, "
-                f"which the model was trained on, found {_FORMS.get(form, form)}"
-            )
-        decided = _given(self.columns).keys() - {"target", "weight"}
-        if decided:
-            raise ConfigError(
-                f"{', '.join(sorted(decided))}: does not apply, because the encoder that training "
-                "made decides about the columns"
-            )
-
-    def table_options(self, form: str) -> dict[str, Any]:
-        """Return what the table reader is told."""
-        encoded = () if self.encoder is None else self.encoder.field_names
-        options = _given(self.text)
-        # "y" is not expected in a header: it may be somebody's answer in the first row
-        names = (*self.columns.names(), *encoded, *target_names(self.encoder))
-        options["expect"] = [name for name in names if name != "y"]
-        if form != "frame":
-            options["format"] = form
-        refs = [ref for ref in (self.columns.target, self.columns.weight) if ref is not None]
-        by_name = not any(isinstance(ref, int) for ref in refs)
-        named = self.columns.target is not None
-        if self.encoder is not None and by_name and (named or not self.require_target):
-            other = [ref for ref in refs if isinstance(ref, str)]
-            needed = Columns(dict.fromkeys([*encoded, *other]))  # no need to read others
-            needed.optional = frozenset(may_be_left_out(self.catalogue))
-            options["columns"] = needed
-        return options
+def _check(options: Options, form: str) -> None:
+    """Refuse options that do not apply to a form of data, rather than ignore them."""
+    table = form in TABLES or form == "pair"
+    given = options.given(*_TABLE, "form of the data")
+    wrong = [name for name in given if not table and name not in ("require_target", "format")]
+    if form in TABLES:
+        wrong = list(options.given("numbered features"))
+    elif form in READERS and form != "libsvm" and options.zero_based != "auto":
+        wrong.append("zero_based")
+    if wrong:
+        raise ConfigError(
+            f"{', '.join(wrong)}: does not apply to {_FORMS.get(form, form)}",
+            Advice(f"leave out {{{'}, {'.join(wrong)}}}", **dict.fromkeys(wrong, ...)),
+        )
+    if options.encoder is None:
+        if options.catalogue is not None:
+            raise ConfigError("catalogue: expected encoder= too, that of the same model")
+        return
+    if not table and form != "dataset":
+        raise DataError(
+            f"data: expected a table with the columns {', '.join(options.encoder.field_names)}, "
+            f"which the model was trained on, found {_FORMS.get(form, form)}"
+        )
+    if decided := options.given("columns"):
+        raise ConfigError(
+            f"{', '.join(sorted(decided))}: does not apply, because the encoder that training made "
+            "decides about the columns"
+        )
 
 
-def _given(options: NamedTuple) -> dict[str, Any]:
-    """Return the options that differ from their defaults."""
-    given = {}
-    for name, value in options._asdict().items():
-        default = options._field_defaults[name]
-        if value is not default and not (value == default or value == []):
-            given[name] = value
-    return given
+def _table_options(options: Options, form: str) -> dict[str, Any]:
+    """Return the options of the table reader."""
+    encoder = options.encoder
+    encoded = () if encoder is None else encoder.field_names
+    given = options.given("form of the data")
+    how = {name: given[name] for name in _TEXT if name in given}
+    # "y" is not expected in a header: it may be somebody's answer in the first row
+    names = (*options.column_names(), *encoded, *target_names(encoder))
+    how["expect"] = [name for name in names if name != "y"]
+    if form != "frame":
+        how["format"] = form
+    refs = [ref for ref in (options.target, options.weight) if ref is not None]
+    by_name = not any(isinstance(ref, int) for ref in refs)
+    if encoder is not None and by_name and (options.target or not options.require_target):
+        other = [ref for ref in refs if isinstance(ref, str)]
+        needed = Columns(dict.fromkeys([*encoded, *other]))  # no need to read others
+        needed.optional = frozenset(may_be_left_out(options.catalogue))
+        how["columns"] = needed
+    return how
 
 
 # -- which reader ----------------------------------------------------------------------------------
@@ -405,15 +365,15 @@ def _form_of(source: Any, format: str | None) -> str:
 
 
 def _from_table(
-    table: pa.Table, asked: _Asked, given_y: Any = None, given_weight: Any = None
+    table: pa.Table, options: Options, given_y: Any = None, given_weight: Any = None
 ) -> Dataset:
     from fm.encoding.encoder import Encoder
     from fm.formats.cells import CellTable
 
-    if asked.encoder is not None and asked.catalogue is not None:
-        asked.encoder.check_names(table.column_names, source_of(table))
-    table, missing = with_empty(table, may_be_left_out(asked.catalogue))
-    cells, encoder, columns = CellTable(table), asked.encoder, asked.columns
+    if options.encoder is not None and options.catalogue is not None:
+        options.encoder.check_names(table.column_names, source_of(table))
+    table, missing = with_empty(table, may_be_left_out(options.catalogue))
+    cells, encoder = CellTable(table), options.encoder
     used: list[str] = []
 
     def numbers(ref: str | int | None, what: str, given: Any) -> Any:
@@ -422,16 +382,17 @@ def _from_table(
         used.extend(cells.resolve(ref))
         return _numbers(cells, used[-1], what)
 
-    target = columns.target
-    if target is None and given_y is None and (encoder is None or asked.require_target):
-        target = _default_target(cells, asked)
+    target = options.target
+    if target is None and given_y is None and (encoder is None or options.require_target):
+        target = _default_target(cells, options)
     y = numbers(target, "target", given_y)
-    weight = numbers(columns.weight, "weight", given_weight)
+    weight = numbers(options.weight, "weight", given_weight)
     if encoder is None:
-        options = _given(columns._replace(target=None, weight=None))
-        ignore = [*cells.resolve(columns.ignore), *used]
-        encoder = Encoder.fit(cells, **{**options, "ignore": ignore}, target=target)
-    X, filled = fill(encoder.transform(cells), missing, encoder, asked.catalogue)
+        ignore = [*cells.resolve(options.ignore), *used]
+        encoder = Encoder.fit(
+            cells, **{**options.given("columns"), "ignore": ignore}, target=target
+        )
+    X, filled = fill(encoder.transform(cells), missing, encoder, options.catalogue)
     return Dataset.from_arrays(
         X,
         y,
@@ -445,26 +406,27 @@ def _from_table(
     )
 
 
-def _read_pair(source: tuple[Any, ...], asked: _Asked) -> Dataset:
+def _read_pair(source: tuple[Any, ...], options: Options) -> Dataset:
     """Read (features or frame, targets) or (features or frame, targets, weights)."""
     X, y, weight = (*source, None)[:3]
     form = _form_of(X, None)
-    asked.check(form)
+    _check(options, form)
     if form == "array":
-        return Dataset.from_arrays(X, y, weight, num_features=asked.sparse.num_features)
+        return Dataset.from_arrays(X, y, weight, num_features=options.num_features)
     if form not in TABLES:
         raise ConfigError(f"source: expected (features or frame, targets), found ({form}, ...)")
-    return _from_table(read_table(X, **asked.table_options(form)), asked, y, weight)
+    return _from_table(read_table(X, **_table_options(options, form)), options, y, weight)
 
 
-def _default_target(cells: CellTable, asked: _Asked) -> str | None:
-    name = usual_target(cells.names, asked.encoder, asked.columns.names())
-    known = None if asked.encoder is None else asked.encoder.target
+def _default_target(cells: CellTable, options: Options) -> str | None:
+    encoder = options.encoder
+    name = usual_target(cells.names, encoder, options.column_names())
+    known = None if encoder is None else encoder.target
     if name is not None and name != known:
         advice = Advice("say {target} to choose another", target=...)
         log.info("%s: the target is column %r; %s", cells.source, name, advice)
-    if name is None and asked.require_target:
-        names = target_names(asked.encoder)
+    if name is None and options.require_target:
+        names = target_names(encoder)
         raise DataError(
             f"{cells.source}: no column is called {', '.join(names)}; the columns are "
             f"{', '.join(cells.names)}",

@@ -63,7 +63,8 @@ class FactorizationMachine:
     V : ndarray of float32, shape (num_features, num_factors)
         One vector of factors per feature. Read-only.
     config : TrainConfig
-        The hyperparameters it was trained with; ``config.predictor_type`` is its task.
+        The hyperparameters it was trained with; ``config.predictor_type`` is its task, not set: a
+        regressor.
     encoder : Encoder, optional
         What turns columns into features.
     fields : ndarray of int32, shape (num_features,), optional
@@ -113,7 +114,13 @@ class FactorizationMachine:
                 f"model encoder: expected one of {len(V)} features, as V has rows, found "
                 f"{self.encoder.num_features}"
             )
-        changed = {"w0": float(w0[0]), "w": w, "V": V, "field_names": tuple(self.field_names)}
+        changed: dict[str, Any] = {
+            "w0": float(w0[0]),
+            "w": w,
+            "V": V,
+            "field_names": tuple(self.field_names),
+        }
+        changed["config"] = dataclasses.replace(self.config, predictor_type=self.task.name)
         if self.fields is not None:
             changed["fields"] = _field_numbers(self.fields, V.shape[0], len(self.field_names))
         for name, value in changed.items():

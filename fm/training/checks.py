@@ -1,7 +1,8 @@
-"""Checks before the first epoch, and the error of a training that has diverged."""
+"""Decisions and checks before the first epoch, and the error of a training that has diverged."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +10,11 @@ import numpy as np
 
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
-from fm.errors import ConfigError, DataError, DivergenceError
+from fm.errors import Advice, ConfigError, DataError, DivergenceError
 from fm.model.model import Model
+from fm.tasks import CLASSIFIER, REGRESSOR
+
+logger = logging.getLogger("fm")
 
 
 def check_kinds(data: Any, config: Any, validation: Any) -> None:
@@ -24,6 +28,32 @@ def check_kinds(data: Any, config: Any, validation: Any) -> None:
                 f"{name}: expected a {kind.__name__}, found {type(value).__name__}; make one with "
                 f"{made}"
             )
+
+
+def with_task(config: TrainConfig, data: Dataset, init: Model | None = None) -> TrainConfig:
+    """Return the config with a task: named, that of the model to start from, or as targets say.
+
+    Targets that are all 0 or 1, and both, are labels; others are numbers.
+    """
+    if config.predictor_type is not None or data.y is None or not data.y.size:
+        return config
+    if init is not None:
+        return replace(config, predictor_type=init.task.name)
+    low, high = data.y.min(), data.y.max()  # np.unique would take as long as an epoch
+    two = low < high and bool(((data.y == low) | (data.y == high)).all())
+    if two and (low, high) == (0, 1):
+        logger.info(
+            "all targets are 0 or 1: predictor_type is %s, which predicts the probability of 1; %s",
+            CLASSIFIER, Advice("say {predictor_type} for numbers", predictor_type=REGRESSOR),
+        )  # fmt: skip
+        return replace(config, predictor_type=CLASSIFIER)
+    if two:
+        logger.warning(
+            "the targets are only %g and %g, and predictor_type is %s; for probabilities make them "
+            "0 and 1",
+            low, high, REGRESSOR,
+        )  # fmt: skip
+    return replace(config, predictor_type=REGRESSOR)
 
 
 def check_init(init: Model | None, data: Dataset) -> None:
@@ -45,7 +75,7 @@ def check_targets(data: Dataset, config: TrainConfig) -> None:
         if not count:
             raise DataError(f"{data.source}: no {what}; expected at least one")
     if data.weight is not None and not data.weight.any():
-        raise DataError(f"{data.source}: all sample weights are 0; nothing to train on")
+        raise DataError(f"{data.source}: all weights are 0; nothing to train on")
     check_labels(data, config)
 
 
@@ -76,7 +106,7 @@ def checked_validation(
 
 
 def widened(data: Dataset, feature_dim: int | None) -> Dataset:
-    """Return data with feature_dim columns; refuse data with more."""
+    """Return data with as many features as the hyperparameter says; refuse data with more."""
     if feature_dim is None or feature_dim == data.num_features:
         return data
     if feature_dim < data.num_features:

@@ -29,6 +29,7 @@ from fm.training.checks import (
     checked_validation,
     diverged,
     widened,
+    with_task,
 )
 from fm.training.interactions import interactions
 from fm.training.judging import make_judge
@@ -62,7 +63,8 @@ def fit(
     data : Dataset
         Training rows with targets (see :func:`fm.read`).
     config : TrainConfig, optional
-        Hyperparameters; those not set have the defaults of the optimizer.
+        Hyperparameters; those not set have the defaults of the optimizer. If predictor_type is not
+        set, targets of 0 and 1 make a classifier.
     validation : Dataset, optional
         Rows that early stopping watches; without it, `config.validation_fraction` of `data` is
         held out. The best epoch's parameters are returned.
@@ -133,6 +135,7 @@ def _prepared(
     data: Dataset, validation: Dataset | None, given: TrainConfig, init: Model | None
 ) -> tuple[Dataset, Dataset | None, TrainConfig]:
     """Return the rows as the task needs them, and the config with everything set."""
+    given = with_task(given, data, init)
     data = widened(data, given.feature_dim)
     check_init(init, data)
     if init is not None and init.catalogue is not None:
@@ -227,7 +230,8 @@ def fit_pass(
     data : Dataset
         One piece: rows with targets.
     config : TrainConfig, optional
-        Hyperparameters; read for the first piece only.
+        Hyperparameters; read for the first piece only, whose targets say what is learnt if
+        predictor_type is not set.
     state : TrainState, optional
         What the last call returned; without it, training begins.
 
@@ -254,7 +258,8 @@ def fit_pass(
             "all items and cannot be trained piece by piece, found 'ranker'; use fit"
         )
     if state is None:
-        given = replace(config or TrainConfig(), lr_decay=0.0, validation_fraction=0.0)
+        given = with_task(config or TrainConfig(), data)
+        given = replace(given, lr_decay=0.0, validation_fraction=0.0)
         data = widened(data, given.feature_dim)
         check_targets(data, given)
         solver, run = make_solver(data, suited(given, data), _all_of(data)), Run()

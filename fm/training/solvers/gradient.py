@@ -57,7 +57,7 @@ class GradientSolver(Solver):
         config, data, values = self.config, self.data, self.values
         weight = None if data.weight is None else data.weight[self.split.rows]
         if weight is not None and not weight.sum() > 0:
-            raise DataError(f"{data.source}: all sample weights are 0; nothing to train on")
+            raise DataError(f"{data.source}: all weights are 0; nothing to train on")
         y = data.targets[self.split.rows].astype(np.float64)
         mean = float(np.average(y, weights=weight))
         if config.scale_target and self.task.scales_target and config.use_bias:

@@ -1,0 +1,1 @@
+"""Factorization machines as estimators of scikit-learn."""

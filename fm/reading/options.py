@@ -1,0 +1,184 @@
+"""The options of reading, once: name, default, group and meaning.
+
+Decided here: what may be said when data are read. The signature of :func:`fm.read`, the help of the
+command lines and the estimators follow this table. Not decided here: what an option does
+(``fm.reading.read``, ``fm.encoding``, ``fm.formats``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from fm.catalogue.catalogue import Catalogue
+    from fm.encoding.encoder import Encoder
+
+_NAME, _NAMES = "str or int", "str, int, or sequence of them"
+_SETS = "str, int, sequence of them, or dict"
+
+
+class Option(NamedTuple):
+    """What is known of one option (made from the fields of :class:`Options`)."""
+
+    name: str
+    default: Any
+    group: str
+    kind: str  # as a docstring shows it
+    help: str
+
+
+def _o(default: Any, group: str, kind: str, help: str) -> Any:
+    metadata = {"group": group, "kind": kind, "help": help}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller of :func:`fm.read` said; group after group."""
+
+    target: str | int | None = _o(
+        None,
+        "what is predicted",
+        _NAME,
+        "column with the target; not given: rating, label, target, y or click",
+    )
+    weight: str | int | None = _o(
+        None, "what is predicted", _NAME, "column with the weight of each row"
+    )
+    require_target: bool = _o(False, "what is predicted", "bool", "refuse data without targets")
+
+    categorical: Any = _o(
+        (), "columns", _NAMES, "columns with one value in each row: ids, names, codes"
+    )
+    numeric: Any = _o((), "columns", _NAMES, "columns with numbers")
+    multi: Any = _o(
+        (), "columns", _SETS, 'columns with sets of values: lists, or texts such as "Action|Comedy"'
+    )
+    history: Any = _o(
+        (),
+        "columns",
+        _SETS,
+        "columns with sets of values, weighted by 1/sqrt(how many): rated or bought things",
+    )
+    ignore: Any = _o((), "columns", _NAMES, "columns to leave out when no others are named")
+    standardize: bool = _o(
+        False, "columns", "bool", "scale numeric columns to mean 0 and standard deviation 1"
+    )
+    min_count: int = _o(
+        1, "columns", "int", "values in fewer rows share the unknown feature of their column"
+    )
+    hash_dim: int | Mapping[str, int] | None = _o(
+        None,
+        "columns",
+        "int, dict of int, or None",
+        "hash the values of each column into so many features instead of listing them",
+    )
+
+    user: str | None = _o(
+        None,
+        "recommending",
+        "str or None",
+        "column of the users, or a range of features such as 0:943; not given: one called user, "
+        "user_id, ...",
+    )
+    item: str | None = _o(
+        None,
+        "recommending",
+        "str or None",
+        "column of the items, or a range of features such as 943:2625; not given: one called item, "
+        "movie, film, product, ...",
+    )
+    item_columns: str | Sequence[str] | None = _o(
+        None,
+        "recommending",
+        "str, sequence of them, or None",
+        "columns that describe an item; not given: those with one value for each item",
+    )
+    keep_seen: bool = _o(
+        True,
+        "recommending",
+        "bool",
+        "keep in the model file who met which item; else lists hold also what a user has met",
+    )
+
+    format: str | None = _o(
+        None,
+        "form of the data",
+        "str or None",
+        "format of the file; not given: told from its name and first bytes",
+    )
+    delimiter: str | None = _o(
+        None, "form of the data", "str or None", "what separates the cells of a text table"
+    )
+    header: bool | Sequence[str] | None = _o(
+        None,
+        "form of the data",
+        "bool, sequence of str, or None",
+        "whether the first line of a text table names the columns; not given: guessed",
+    )
+    encoding: str | None = _o(
+        None,
+        "form of the data",
+        "str or None",
+        "encoding of a text table; not given: UTF-8, or latin-1 with a warning",
+    )
+
+    num_features: int | None = _o(
+        None, "numbered features", "int or None", "number of features; not given: those in the data"
+    )
+    zero_based: bool | Literal["auto"] = _o(
+        "auto",
+        "numbered features",
+        'bool or "auto"',
+        "whether libsvm calls the first feature 0; not given: 1, if the file has no 0. Say it for "
+        "test files, which may lack the first feature by chance",
+    )
+
+    encoder: Encoder | None = _o(None, "rows for a model", "Encoder or None", "that of the model")
+    catalogue: Catalogue | None = _o(
+        None,
+        "rows for a model",
+        "Catalogue or None",
+        "that of the same model, which fills columns left out",
+    )
+
+    def given(self, *groups: str) -> dict[str, Any]:
+        """Return the options of some groups that differ from their defaults."""
+        found = {}
+        for option in options(*groups):
+            value = getattr(self, option.name)
+            if option.default == ():  # one column, or a collection of them
+                differs = isinstance(value, (str, int)) or len(value) > 0
+            else:
+                differs = value is not option.default and value != option.default
+            if differs:
+                found[option.name] = value
+        return found
+
+    def column_names(self) -> set[str]:
+        """Return the names of columns that the caller wrote."""
+        kinds = (self.categorical, self.numeric, self.multi, self.history, self.ignore)
+        refs = [self.target, self.weight]
+        for kind in kinds:
+            refs += [kind] if isinstance(kind, (str, int)) else list(kind)
+        return {ref for ref in refs if isinstance(ref, str)}
+
+
+_ALL = tuple(
+    Option(f.name, f.default, f.metadata["group"], f.metadata["kind"], f.metadata["help"])
+    for f in dataclasses.fields(Options)
+)
+
+
+def options(*groups: str) -> tuple[Option, ...]:
+    """Return the options of some groups, or all, in the order of the signature.
+
+    Examples
+    --------
+    >>> [option.name for option in options("recommending")]
+    ['user', 'item', 'item_columns', 'keep_seen']
+    """
+    return tuple(option for option in _ALL if not groups or option.group in groups)
