@@ -140,7 +140,10 @@ def test_encodings():
     assert columns(b"1::\xe9::x\n2::::y\n", encoding="latin-1")["1"] == ["é", None]
     with pytest.raises(ConfigError, match="encoding: 'klingon' is not known"):
         read_table(latin, encoding="klingon")
-    for encoding in ("utf-8", "ascii"):
+    for encoding in ("base64", 5):
+        with pytest.raises(ConfigError, match=f"encoding: {encoding!r} is not known"):
+            read_table(latin, encoding=encoding)
+    for encoding in ("utf-8", "ascii", "utf-16", "punycode"):
         for read in (read_table, lambda *a, **k: list(iter_batches(*a, **k))):
             message = f"expected text in {encoding}, found bytes .* encoding='latin-1'"
             with pytest.raises(DataError, match=message):
