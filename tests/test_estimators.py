@@ -232,6 +232,22 @@ def test_frames_of_floats_are_numbers():
         assert_array_equal(model.predict(frame), expected)
 
 
+def test_frames_of_indicators_are_numbers():
+    """With an encoder each of their columns had features of its own for true, false and unknown."""
+    texts = pd.DataFrame({"user": list("abcabc"), "film": list("xyxyzz")})
+    y = np.arange(6.0)
+    expected = FMRegressor(num_factors=2).fit(pd.get_dummies(texts).to_numpy(float), y).coef_
+    flags = pd.get_dummies(texts)
+    sparse = pd.get_dummies(texts, sparse=True, dtype=int)
+    for frame in (flags, pl.from_pandas(flags), pa.table(flags.to_dict("list")), sparse):
+        model = FMRegressor(num_factors=2).fit(frame, y)
+        assert model.model_.encoder is None
+        assert_array_equal(model.coef_, expected)
+    # beside integers they are categories, as in fm.read
+    mixed = FMRegressor(num_factors=2).fit(flags.assign(age=range(6)), y).model_.encoder
+    assert mixed == fm.read(flags.assign(age=range(6))).encoder
+
+
 def test_ids_in_an_array_are_named_by_position(rng):
     X = rng.integers(20, size=(400, 2))
     y = np.sin(X[:, 0]) + np.cos(3 * X[:, 1])

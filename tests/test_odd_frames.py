@@ -164,6 +164,35 @@ def test_huge_integers_are_ids():
     assert fm.read({"user": [1, 2], "rating": [2**70, 1]}).y.tolist() == [2.0**70, 1.0]
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [HUGE, -1, None, 2**70],
+        [pd.NA, 1, "x", b"x", float("nan"), decimal.Decimal("sNaN")],
+        [(1, "x"), [HUGE, 2.5], None, {7}, np.array(["x"])],
+    ],
+    ids=["huge", "mixed", "lists"],
+)
+def test_values_of_several_types_are_what_they_are_in_rows(values):
+    kind = "multi" if isinstance(values[0], tuple) else "categorical"
+    rows = [{"user": value} for value in values]
+    for source in ({"user": values}, pd.DataFrame({"user": pd.Series(values, dtype=object)})):
+        data = fm.read(source, **{kind: "user"})
+        assert (data.X != data.encoder.encode_rows(rows)).nnz == 0
+        assert data.encoder.num_features > 2
+
+
+def test_columns_of_polars_that_arrow_does_not_know():
+    """Of objects Arrow has the addresses, which now and then are valid texts."""
+    values = {
+        "object": pl.Series([1, "a", None], dtype=pl.Object),
+        "big": pl.Series([2**100, 1, 0]),
+    }
+    encoder = fm.read(pl.DataFrame(values)).encoder
+    assert encoder == fm.read({"object": [1, "a", None], "big": [2**100, 1, 0]}).encoder
+    assert [encoder.feature_value(i) for i in range(3)] == [None, "1", "a"]
+
+
 def test_uuids_are_spelled_as_in_rows():
     one, other = uuid.UUID(int=1), uuid.UUID(int=2)
     encoder = fm.read({"user": [one, other], "rating": [1, 2]}).encoder

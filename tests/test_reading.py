@@ -366,6 +366,12 @@ def test_names_decide_where_bytes_do_not(tmp_path):
         (b"1,2\n", {"format": "libsvm"}, DataError, "line 1"),
         (b"1,2\n", {"format": "recordio"}, UnsupportedFormatError, "RecordIO"),
         ("no/such/file", {}, DataError, "no/such/file: no such file or directory"),
+        (
+            "long" * 2000,
+            {},
+            DataError,
+            r"longlong: cannot be read \(File name too long\); check the",
+        ),
         (7, {}, UnsupportedFormatError, "expected a path, a frame .* found int"),
         ((b"1 1:1\n", [1]), {}, ConfigError, r"expected \(features or frame, targets\)"),
         (b"", {}, DataError, "data: the file is empty"),

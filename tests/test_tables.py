@@ -140,7 +140,10 @@ def test_encodings():
     assert columns(b"1::\xe9::x\n2::::y\n", encoding="latin-1")["1"] == ["é", None]
     with pytest.raises(ConfigError, match="encoding: 'klingon' is not known"):
         read_table(latin, encoding="klingon")
-    for encoding in ("utf-8", "ascii"):
+    for encoding in ("base64", 5):
+        with pytest.raises(ConfigError, match=f"encoding: {encoding!r} is not known"):
+            read_table(latin, encoding=encoding)
+    for encoding in ("utf-8", "ascii", "utf-16", "punycode"):
         for read in (read_table, lambda *a, **k: list(iter_batches(*a, **k))):
             message = f"expected text in {encoding}, found bytes .* encoding='latin-1'"
             with pytest.raises(DataError, match=message):
@@ -349,7 +352,11 @@ def test_frames_of_unusual_columns():
     ("frame", "message"),
     [
         ({"a": [1], "b": [1, 2]}, "expected the same number of values in each, found a: 1, b: 2"),
-        ({"a": 5}, "column 'a': expected a list or an array, found 5"),
+        ({"a": 5}, "column 'a': expected a list or an array of one dimension, found 5"),
+        ({"a": np.array(5)}, "column 'a': expected a list or an array of one dimension, found arr"),
+        ({"a": pd.DataFrame({"b": [1]})}, "column 'a': expected a list or an array of one dimens"),
+        ({"a": [1, "x", {"b": 2}]}, "row 3, column 'a': expected a value or a list of values, fou"),
+        ({"a": [1, b"\xff"]}, r"row 2, column 'a': expected text in UTF-8, found b'\\xff'"),
         ({"a": [[1], "x"]}, "column 'a': expected either lists or single values, found both"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "the column name 'a' occurs twice"),
     ],

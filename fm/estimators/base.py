@@ -211,7 +211,7 @@ class FactorizationMachine(BaseEstimator):  # type: ignore[misc]
             for name, default, *_ in COLUMNS
         )
         asked = asked or any(name and not FIELD_RANGE.fullmatch(name) for name in self._sides())
-        if not asked and (not is_frame(X) or _all_floats(X)):
+        if not asked and (not is_frame(X) or _is_matrix(X)):
             return None
         validate_data(self, X, reset=True, skip_check_array=True)
         return Encoder.fit(self._table(X), **given)
@@ -285,17 +285,19 @@ def is_frame(X: Any) -> bool:
     return hasattr(X, "columns")
 
 
-def _all_floats(frame: Any) -> bool:
+def _is_matrix(frame: Any) -> bool:
+    """Whether a frame holds nothing but floats and truth values, or is a sparse matrix."""
     types = frame.schema.types if hasattr(frame, "column_names") else frame.dtypes
-    return all(map(_is_float, types))
+    return all(map(_is_number, types))
 
 
-def _is_float(dtype: Any) -> bool:
-    """Whether the type of a column of pandas, polars or Arrow is one of floats."""
+def _is_number(dtype: Any) -> bool:
+    """Whether the type of a column of pandas, polars or Arrow is not one that ids have."""
     if hasattr(dtype, "kind"):  # numpy's letters, which pandas gives to its own types too
-        return dtype.kind in "fc"
+        sparse = type(dtype).__name__ == "SparseDtype"
+        return dtype.kind in ("fcbiu" if sparse else "fcb")
     if hasattr(dtype, "is_float"):
-        return bool(dtype.is_float())
+        return bool(dtype.is_float() or str(dtype) == "Boolean")
     import pyarrow.types as types
 
-    return bool(types.is_floating(dtype))
+    return bool(types.is_floating(dtype) or types.is_boolean(dtype))

@@ -43,9 +43,10 @@ SIGNATURE = inspect.Signature(
 
 
 _NOTES = """
-Give it numbers, and it behaves as every estimator of scikit-learn: arrays, sparse matrices and
-frames with nothing but floats are taken as they are. Scale the columns, and name columns of ids in
-`categorical`: as numbers they would mean nothing.
+Give it numbers, and it behaves as every estimator of scikit-learn: arrays, sparse matrices, frames
+that are sparse, and frames with nothing but floats and truth values (``pd.get_dummies``) are taken
+as they are. Scale the columns, and name columns of ids in `categorical`: as numbers they would mean
+nothing.
 
 Give it a frame (pandas, polars or Arrow) with other columns too, or any option about columns, and
 the columns become features by :class:`fm.Encoder`, as with :func:`fm.read`; the model keeps it.

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fm.errors import ConfigError, DataError
-from fm.formats.cells import no_value
+from fm.formats.frames import no_value
 
 
 class Split(NamedTuple):

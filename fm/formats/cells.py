@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fm.errors import Advice, DataError
-from fm.formats.frames import column_name, no_column, place, source_of
+from fm.formats.frames import column_name, no_column, no_value, place, source_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +47,6 @@ _TRUTH = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 _WHOLE = re.compile(r"-?[0-9]+\.0")
 _DECIMAL = r"^[ \t]*[+-]?([0-9]+\.|\.[0-9]|[0-9]+[eE])"  # a number, and not written as an integer
 _BLANKS = " \t\n\r\x0b\x0c"  # what Arrow's ascii_trim_whitespace removes
-_NO_VALUE = ("NAType", "NaTType")  # of pandas, which need not be installed
 
 
 # -- a value ---------------------------------------------------------------------------------------
@@ -76,11 +75,6 @@ def text_of(value: Any) -> str | None:
     if isinstance(value, (Mapping, Sequence, set, frozenset, np.ndarray)):
         raise ValueError("one value")
     return _canonical(str(value))
-
-
-def no_value(value: Any) -> bool:
-    """Return whether a value is one of those that stand for none, apart from NaN."""
-    return value is None or type(value).__name__ in _NO_VALUE
 
 
 def parts_of(value: Any, separator: str) -> list[str]:

@@ -94,7 +94,7 @@ def read_text(
     layout = _layout(file.name, bytes(content[:_SAMPLE]), len(content) <= _SAMPLE, options, first)
     try:
         return layout, _parsed(file, content, layout, columns)
-    except UnicodeDecodeError:
+    except UnicodeError:
         if options.encoding is not None or layout.encoding != "utf-8":
             raise _bad_encoding(file.name, layout.encoding) from None
     layout = layout._replace(encoding=_fallback(file.name))
@@ -149,7 +149,7 @@ def _batches(
                     for start in range(0, done, batch_rows):
                         yield table.slice(start, batch_rows)
                     waiting, count = [table.slice(done)], count - done
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise _bad_encoding(file.name, layout.encoding) from None
     _check_lines(file, layout, text, rows)
     if count:
@@ -180,7 +180,10 @@ def _layout(name: str, head: bytes, whole: bool, options: Options, first: Layout
 
 def _lines(name: str, head: bytes, whole: bool, encoding: str) -> list[str]:
     """Return the lines at the beginning of a file, of which one is not blank."""
-    sample = codecs.getincrementaldecoder(encoding)("replace").decode(head, whole)
+    try:
+        sample = codecs.getincrementaldecoder(encoding)("replace").decode(head, whole)
+    except UnicodeError:  # UTF-16 without its mark, for example
+        raise _bad_encoding(name, encoding) from None
     if "\0" in sample:
         raise UnsupportedFormatError(
             f"{name}: expected delimited text, found {looks_like(head)}",
@@ -217,8 +220,9 @@ def _names(
 def _encoding(name: str, head: bytes, whole: bool, given: str | None) -> str:
     if given is not None:
         try:
+            "".encode(given)  # which fails for what is no encoding of texts, such as base64
             return codecs.lookup(given).name
-        except LookupError as err:
+        except (LookupError, TypeError) as err:
             raise ConfigError(f"encoding: {given!r} is not known to Python") from err
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"

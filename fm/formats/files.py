@@ -151,11 +151,11 @@ class File(NamedTuple):
         try:
             path = self.content
             raw = path.open("rb") if isinstance(path, Path) else io.BytesIO(path)
+            zipped = raw.read(2) == _GZIP
+            raw.seek(0)
         except OSError as err:
             raise DataError(f"{self.name}: cannot be read ({err.strerror}); check it") from err
         with raw:
-            zipped = raw.read(2) == _GZIP
-            raw.seek(0)
             try:
                 yield gzip.GzipFile(fileobj=raw) if zipped else raw
             except (EOFError, gzip.BadGzipFile, zlib.error) as err:
@@ -195,8 +195,12 @@ def data_files(path: str | os.PathLike[str]) -> list[Path]:
         If there is no such file, or the directory has no data.
     """
     root = Path(path)
-    if not root.is_dir():
-        if not root.exists():
+    try:
+        is_folder, exists = root.is_dir(), root.exists()
+    except OSError as err:  # the name is too long, for example
+        raise DataError(f"{root}: cannot be read ({err.strerror}); check the path") from err
+    if not is_folder:
+        if not exists:
             raise DataError(f"{root}: no such file or directory; check the path")
         return [root]
     files = [

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _PLACES = b"fm.places"
+_NO_VALUE = ("NAType", "NaTType")  # of pandas, which need not be installed
 
 
 def from_frame(source: Any) -> pa.Table:
@@ -59,10 +60,10 @@ def _as_table(name: str, source: Any) -> tuple[str, pa.Table]:
     if hasattr(source, "iloc") and hasattr(source, "columns"):  # pandas; mixed columns are usual
         columns = [(c, source.iloc[:, i]) for i, c in enumerate(source.columns)]
         return name, _from_columns(columns)
+    if hasattr(source, "get_columns"):  # polars
+        return name, _from_columns([(column.name, column) for column in source.get_columns()])
     if hasattr(source, "__arrow_c_stream__") and not hasattr(source, "name"):  # no Series
         return name, pa.table(source)
-    if hasattr(source, "to_arrow") and hasattr(source, "columns"):  # polars before 1.3
-        return name, source.to_arrow()
     if hasattr(source, "__dataframe__"):
         from pyarrow.interchange import from_dataframe
 
@@ -87,10 +88,15 @@ def _from_columns(columns: list[tuple[Any, Any]]) -> pa.Table:
 def _array(name: Any, values: Any) -> Any:
     import pyarrow as pa
 
+    if hasattr(values, "to_arrow"):
+        values = _of_polars(values)
     if isinstance(values, (pa.Array, pa.ChunkedArray)):
         return values
-    if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
-        raise DataError(f"column {name!r}: expected a list or an array, found {values!r}")
+    listlike = hasattr(values, "__len__") and not isinstance(values, (str, bytes))
+    if not listlike or hasattr(values, "columns") or getattr(values, "ndim", 1) != 1:
+        raise DataError(
+            f"column {name!r}: expected a list or an array of one dimension, found {_shown(values)}"
+        )
     try:
         array = pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # 2**64, for example
@@ -100,12 +106,55 @@ def _array(name: Any, values: Any) -> Any:
     else:
         return array
     # Values of several types: a value is its text, whatever the others are.
-    texts: list[str | None] = []
-    for value in values:
-        if hasattr(value, "__iter__") and not isinstance(value, (str, bytes)):
-            raise DataError(f"column {name!r}: expected either lists or single values, found both")
-        texts.append(None if value is None or value != value else str(value))
-    return pa.array(texts, pa.string())
+    texts = [_text(f"row {row}, column {name!r}", value) for row, value in enumerate(values, 1)]
+    kinds = {type(text) for text in texts if text is not None}
+    if len(kinds) > 1:
+        raise DataError(f"column {name!r}: expected either lists or single values, found both")
+    return pa.array(texts, pa.list_(pa.string()) if kinds == {list} else pa.string())
+
+
+def _of_polars(column: Any) -> Any:
+    """Return a column of polars as an array, or as a list if Arrow does not know its values."""
+    import pyarrow as pa
+
+    if str(column.dtype) != "Object":  # of which Arrow would get the addresses
+        try:
+            return column.to_arrow()
+        except pa.ArrowException:  # integers of 128 bits
+            pass
+    return column.to_list()
+
+
+def _text(place: str, value: Any) -> str | list[Any] | None:
+    """Return the text of a value, or the texts in a list; None for a value that is missing."""
+    if isinstance(value, (list, tuple, set, frozenset)) or getattr(value, "ndim", 0) == 1:
+        parts = [_text(place, part) for part in value]
+        if not any(isinstance(part, list) for part in parts):
+            return parts
+    if hasattr(value, "__iter__") and not isinstance(value, (str, bytes)):
+        raise DataError(f"{place}: expected a value or a list of values, found {_shown(value)}")
+    if no_value(value) or _is_nan(value):
+        return None
+    try:
+        return value.decode() if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError as err:
+        raise DataError(f"{place}: expected text in UTF-8, found {_shown(value)}") from err
+
+
+def _shown(value: Any) -> str:
+    return " ".join(repr(value).split())[:60]
+
+
+def no_value(value: Any) -> bool:
+    """Return whether a value is one of those that stand for none, apart from NaN."""
+    return value is None or type(value).__name__ in _NO_VALUE
+
+
+def _is_nan(value: Any) -> bool:
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError, ArithmeticError):  # of a kind that has no NaN
+        return False
 
 
 def plain(table: pa.Table) -> pa.Table:
