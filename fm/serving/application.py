@@ -174,27 +174,29 @@ def read_body(environ: dict[str, Any], limit: int) -> bytes:
     Refusal
         413 (larger than `limit`), 408 (the client stopped sending) or 400 (it cannot be read).
     """
-    stream, length = environ["wsgi.input"], environ.get("CONTENT_LENGTH") or ""
+    length = environ.get("CONTENT_LENGTH") or ""
     if not length and not environ.get("wsgi.input_terminated"):
         return b""
-    expected = int(length) if length.isascii() and length.isdecimal() else None
-    if length and expected is None:
-        raise Refusal(400, "Content-Length: expected a whole number")
-    if expected is not None and expected > limit:
-        raise Refusal(413, f"body: expected at most {limit} bytes, found {expected}")
+    expected = _expected_bytes(length, limit) if length else None
     try:
-        body: bytes = stream.read(limit + 1 if expected is None else expected)
-    except TimeoutError:
+        body: bytes = environ["wsgi.input"].read(limit + 1 if expected is None else expected)
+    except (TimeoutError, BlockingIOError):
         raise Refusal(408, "body: the client stopped sending") from None
     except Exception as err:  # the server's own errors, such as a chunk that is no chunk
-        if isinstance(err, BlockingIOError):
-            raise Refusal(408, "body: the client stopped sending") from None
         raise Refusal(400, f"body: cannot be read ({err})") from None
     if len(body) > limit:
         raise Refusal(413, f"body: expected at most {limit} bytes, found more")
     if expected is not None and len(body) < expected:
         raise Refusal(400, f"body: expected {expected} bytes, found {len(body)}")
     return body
+
+
+def _expected_bytes(length: str, limit: int) -> int:
+    if not (length.isascii() and length.isdecimal()):
+        raise Refusal(400, "Content-Length: expected a whole number")
+    if int(length) > limit:
+        raise Refusal(413, f"body: expected at most {limit} bytes, found {length}")
+    return int(length)
 
 
 def refused(refusal: Refusal) -> Answer:

@@ -1,8 +1,7 @@
 """Bodies to rows: the bytes of a request become the features of a model.
 
-Decided here: the forms a body may have, and that every row is checked before anything is computed
-with it; a message names the instance (counted from 1) and what is wrong with it. Nothing here
-knows HTTP servers.
+Decided here: the forms a body may have. Not decided here: what is checked of an instance
+(``fm.serving.rows``). Nothing here knows HTTP servers.
 
 ==============  ===================================================================================
 format          rows
@@ -34,39 +33,27 @@ import io
 import math
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
-import scipy.sparse as sp
 
-from fm.catalogue.filling import encode_rows, may_be_left_out
+from fm.catalogue.filling import may_be_left_out
 from fm.errors import DataError, FMError
 from fm.formats.recordio import read_csr
 from fm.formats.svmlight import read_libsvm
 from fm.model.model import Model
-from fm.serving.lists import OPTIONS, Asked, Asking
+from fm.serving.lists import OPTIONS
 from fm.serving.media import CSV, JSON, JSONLINES, LIBSVM, RECORDIO, Content, Refusal
 from fm.serving.media import shown as _shown
+from fm.serving.rows import NUMBERS, Batch, Rows, renumbered
 
 _PIECE = 1 << 17  # bytes of JSON parsed at a time: some milliseconds
 _HEAD = re.compile(rb'\s*\{\s*"instances"\s*:\s*\[')
 _BETWEEN = re.compile(rb"\}\s*,(?=\s*\{)")
 _TAIL = re.compile(rb"\]\s*\}\s*\Z")
 _NO_LABEL = re.compile(rb"(?m)^(?=[ \t]*[0-9]+:)")
-_ROW = re.compile(r"^(?:row|data row) (\d+)")
-_NUMBERS, _WHOLE = frozenset((int, float)), frozenset((int,))
 _OF_LISTS = frozenset(OPTIONS)
-_LARGEST = float(np.finfo(np.float32).max)
-
-
-class Rows(NamedTuple):
-    """Rows of features."""
-
-    X: sp.csr_matrix | None  # in fm's layout but for order and duplicates; None: see `one`
-    one: tuple[Any, Any] | None  # (indices, values) of a single row, for Model.score_row
-    form: str  # what the body really was: JSON Lines may come as JSON
-    asked: list[Asked] | None = None  # rows are contexts, for which these are to be recommended
 
 
 def decode(body: bytes, content: Content, model: Model) -> Rows:
@@ -104,229 +91,6 @@ def decode(body: bytes, content: Content, model: Model) -> Rows:
         raise Refusal(400, str(err)) from None
 
 
-class _Batch:
-    """The rows of a request while they are collected; rows of a kind are checked together."""
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.limit = model.num_features
-        self.encoder: Any = model.encoder  # None: there are no named rows
-        self.columns = frozenset(() if self.encoder is None else self.encoder.field_names)
-        self.count = 0
-        self.asking: Asking | None = None
-        self.done: list[sp.csr_matrix] = []
-        self._start_run("")
-
-    def _start_run(self, kind: str) -> None:
-        self.kind = kind
-        self.first = self.count + 1  # the number of the run's first row
-        self.lengths: list[int] = []
-        self.keys: list[int] = []
-        self.values: list[float] = []
-        self.dense: list[tuple[np.ndarray, np.ndarray]] = []
-        self.named: list[dict[str, Any]] = []
-
-    def add(self, instance: Any) -> None:
-        """Add an instance in any of the three forms of JSON."""
-        if type(instance) is not dict:
-            raise self.wrong(f"expected an object, found {_shown(instance)}")
-        if "k" in instance and "k" not in self.columns:
-            self.add_asking(instance)
-            return
-        features = None if "features" in self.columns else instance.get("features")
-        data = None if "data" in self.columns else instance.get("data")
-        if features is not None and data is not None:
-            raise self.wrong("expected features or data, found both")
-        if type(data) is dict:
-            features = data.get("features")
-        if len(instance) > 1 and type(features) in (list, dict):
-            for name in self.columns.intersection(instance):
-                raise self.wrong(f"expected features or columns, found {_shown(name)} too")
-        if type(features) is list:
-            self.add_dense(features)
-        elif type(features) is dict:
-            keys, values = features.get("keys"), features.get("values")
-            if keys is None and values is not None:
-                self.add_dense(values)
-            else:
-                self.add_sparse(keys, values)
-        elif self.columns:
-            self.add_named(instance)
-        else:
-            raise self.wrong(
-                'expected {"features": [...]} or {"data": {"features": {"keys": [...], '
-                f'"values": [...]}}}}}}, found {_shown(instance)}'
-            )
-
-    def add_sparse(self, keys: Any, values: Any) -> None:
-        """Add a row of features and their values."""
-        self._continue("sparse")
-        if type(keys) is not list or type(values) is not list or len(keys) != len(values):
-            raise self.wrong(
-                "expected keys and values, lists of one length, found "
-                f"{_length(keys)} and {_length(values)}"
-            )
-        if not _WHOLE.issuperset(map(type, keys)):
-            keys = self._whole(keys)
-        if not _NUMBERS.issuperset(map(type, values)):
-            raise self._no_number(values)
-        if keys and (min(keys) < 0 or max(keys) >= self.limit):
-            outside = next(key for key in keys if not 0 <= key < self.limit)
-            raise self.wrong(
-                f"expected keys from 0 to {self.limit - 1}, found {_shown(outside)}; the model has "
-                f"{self.limit} features"
-            )
-        self.keys += keys
-        self.values += values
-        self.lengths.append(len(keys))
-        self.count += 1
-
-    def add_dense(self, values: Any) -> None:
-        """Add a row that has a value for each feature."""
-        self._continue("dense")
-        if type(values) is not list or len(values) != self.limit:
-            raise self.wrong(
-                f"expected {self.limit} values, one for each feature of the model, found "
-                f"{_length(values)}"
-            )
-        if not _NUMBERS.issuperset(map(type, values)):
-            raise self._no_number(values)
-        row = _as_float32(values)
-        if not np.isfinite(row).all():
-            raise self._too_large(values[int(np.argmax(~np.isfinite(row)))])
-        stored = np.flatnonzero(row).astype(np.int32)
-        self.dense.append((stored, row[stored]))
-        self.count += 1
-
-    def add_named(self, columns: dict[str, Any]) -> None:
-        """Add a row of the model's columns."""
-        self._continue("named")
-        self.named.append(columns)
-        self.count += 1
-
-    def add_asking(self, instance: Any) -> None:
-        """Add a context; what is to be recommended for it is kept aside."""
-        if type(instance) is not dict:
-            raise self.wrong(f"expected an object, found {_shown(instance)}")
-        try:
-            if self.asking is None:
-                self.asking = Asking(self.model, self.columns)
-            if self.count != len(self.asking.asked):
-                raise self.wrong(
-                    "expected a row to score, as before, found one that asks for recommendations; "
-                    "send them in two requests"
-                )
-            context = self.asking.add(instance)
-        except DataError as err:
-            raise self.wrong(str(err)) from None
-        if context or self.columns:
-            self.add(context)
-        else:
-            self.add_sparse([], [])
-
-    def rows(self, form: str) -> Rows:
-        """Return what was collected."""
-        asked = None
-        if self.asking is not None:
-            asked = self.asking.asked
-            if len(asked) < self.count:
-                raise self.wrong(
-                    "expected k, as before, found a row to score; send them in two requests",
-                    len(asked) + 1,
-                )
-        elif self.count == 1 and not self.done:
-            return Rows(None, self._only_row(), form)
-        self.end_run()
-        if not self.done:
-            return Rows(sp.csr_matrix((0, self.limit), dtype=np.float32), None, form, asked)
-        X = self.done[0] if len(self.done) == 1 else sp.vstack(self.done, format="csr")
-        return Rows(X, None, form, asked)
-
-    def wrong(self, problem: str, number: int | None = None) -> Refusal:
-        """Return the complaint about an instance; by default about the one to be added."""
-        return Refusal(400, f"instance {number or self.count + 1}: {problem}")
-
-    # -- a run of rows of one kind ---------------------------------------------------------------
-
-    def _continue(self, kind: str) -> None:
-        if kind != self.kind:
-            self.end_run()
-            self.kind = kind
-
-    def end_run(self) -> None:
-        """Make a matrix of the rows that are in lists; it takes a tenth of the memory."""
-        if self.named:
-            self.done.append(self._encode(self.named))
-        elif self.dense:
-            lengths = [len(indices) for indices, _ in self.dense]
-            parts = (np.concatenate(parts) for parts in zip(*self.dense, strict=True))
-            self.done.append(self._csr(lengths, *parts))
-        elif self.lengths:
-            indices = np.array(self.keys, np.int32)
-            values = _as_float32(self.values)
-            if not np.isfinite(values).all():
-                at = int(np.argmax(~np.isfinite(values)))
-                row = int(np.searchsorted(np.cumsum(self.lengths), at, "right"))
-                raise self._too_large(self.values[at], self.first + row)
-            self.done.append(self._csr(self.lengths, indices, values))
-        self._start_run("")
-
-    def _csr(self, lengths: list[int], indices: np.ndarray, values: np.ndarray) -> sp.csr_matrix:
-        indptr = np.zeros(len(lengths) + 1, np.int32 if indices.size < 2**31 else np.int64)
-        np.cumsum(lengths, out=indptr[1:])
-        return sp.csr_matrix((values, indices, indptr), shape=(len(lengths), self.limit))
-
-    def _only_row(self) -> tuple[Any, Any]:
-        if self.named:
-            return _first_row(self._encode(self.named))
-        if self.dense:
-            return self.dense[0]
-        return self.keys, self.values
-
-    def _encode(self, rows: list[dict[str, Any]]) -> sp.csr_matrix:
-        try:
-            if self.asking is not None:
-                return self.model.recommender.contexts(rows)
-            return encode_rows(self.encoder, self.model.catalogue, rows).X
-        except DataError as err:
-            raise _renumbered(err, self.first) from None
-
-    # -- complaints ------------------------------------------------------------------------------
-
-    def _whole(self, keys: list[Any]) -> list[int]:
-        """Return whole numbers that were written as 7.0 as integers."""
-        if not _NUMBERS.issuperset(map(type, keys)) or any(key % 1 for key in keys):
-            bad = next(k for k in keys if type(k) not in _NUMBERS or k % 1)
-            raise self.wrong(f"expected whole numbers as keys, found {_shown(bad)}")
-        return [int(key) for key in keys]
-
-    def _no_number(self, values: list[Any]) -> Refusal:
-        bad = next(value for value in values if type(value) not in _NUMBERS)
-        return self.wrong(f"expected numbers as values, found {_shown(bad)}")
-
-    def _too_large(self, value: Any, number: int | None = None) -> Refusal:
-        return self.wrong(f"expected values up to {_LARGEST:.3g}, found {_shown(value)}", number)
-
-
-def _as_float32(values: list[float]) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what becomes infinite is reported by the caller
-        return np.array(values, np.float64).astype(np.float32)
-
-
-def _first_row(X: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    end = X.indptr[1]
-    return X.indices[:end], X.data[:end]
-
-
-def _renumbered(err: FMError, first: int) -> Refusal:
-    """Return the message of an error with the number of the instance in the request."""
-    return Refusal(400, _ROW.sub(lambda m: f"instance {int(m[1]) + first - 1}", str(err)))
-
-
-def _length(value: Any) -> str:
-    return f"{len(value)} of them" if type(value) is list else _shown(value)
-
-
 # -- JSON ----------------------------------------------------------------------------------------
 
 
@@ -342,7 +106,7 @@ def _decode_json(body: bytes, model: Model) -> Rows:
         if rest and _is_json(first):  # several documents, one a line: what a transform job sends
             return _decode_jsonlines(body, model)
         raise Refusal(400, f"body: expected JSON, found {_complaint(err)}") from None
-    batch = _Batch(model)
+    batch = Batch(model)
     _add_document(batch, document)
     return batch.rows(JSON)
 
@@ -358,7 +122,7 @@ def _in_pieces(body: bytes, model: Model) -> Rows | None:
     tail = _TAIL.search(body, max(0, len(body) - 4096))
     if head is None or tail is None:
         return None
-    batch = _Batch(model)
+    batch = Batch(model)
     at, end = head.end(), tail.start()
     while at < end:
         cut = _BETWEEN.search(body, min(at + _PIECE, end), end)
@@ -377,7 +141,7 @@ def _in_pieces(body: bytes, model: Model) -> Rows | None:
 
 
 def _decode_jsonlines(body: bytes, model: Model) -> Rows:
-    batch = _Batch(model)
+    batch = Batch(model)
     for number, line in enumerate(body.split(b"\n"), 1):
         if not line or line.isspace():
             continue
@@ -393,36 +157,46 @@ def _decode_jsonlines(body: bytes, model: Model) -> Rows:
     return batch.rows(JSONLINES)
 
 
-def _add_document(batch: _Batch, document: Any) -> None:
+def _add_document(batch: Batch, document: Any) -> None:
     """Add the instances of ``{"instances": [...]}``, or the instance that a document is."""
-    if type(document) is dict and "recommend" in document and "recommend" not in batch.columns:
-        for name in (name for name in document if name != "recommend"):
+    if type(document) is not dict:
+        raise Refusal(
+            400, f'body: expected {{"instances": [...]}}, found {_shown(document)}; see the '
+            "forms of a request"
+        )  # fmt: skip
+    if "recommend" in document and "recommend" not in batch.columns:
+        _add_asking(batch, document)
+    elif "instances" in document and "instances" not in batch.columns:
+        _add_instances(batch, document)
+    else:
+        batch.add(document)
+
+
+def _add_asking(batch: Batch, document: dict[str, Any]) -> None:
+    for name in document:
+        if name != "recommend":
             raise Refusal(
                 400,
                 f"body: expected nothing beside recommend, found {_shown(name)}; options such as k "
                 "stand inside",
             )
-        wishes = document["recommend"]
-        for wish in wishes if type(wishes) is list else [wishes]:
-            batch.add_asking(wish)
-    elif type(document) is dict and "instances" in document and "instances" not in batch.columns:
-        for name in _OF_LISTS.intersection(document) if len(document) > 1 else ():
-            raise Refusal(
-                400, f"body: expected {name} in the instances that ask for recommendations, found "
-                "it beside them"
-            )  # fmt: skip
-        instances = document["instances"]
-        if type(instances) is not list:
-            raise Refusal(400, f"body: expected a list of instances, found {_shown(instances)}")
-        for instance in instances:
-            batch.add(instance)
-    elif type(document) is dict:
-        batch.add(document)
-    else:
+    wishes = document["recommend"]
+    for wish in wishes if type(wishes) is list else [wishes]:
+        batch.add_asking(wish)
+
+
+def _add_instances(batch: Batch, document: dict[str, Any]) -> None:
+    for name in _OF_LISTS.intersection(document):
         raise Refusal(
-            400, f'body: expected {{"instances": [...]}}, found {_shown(document)}; see the '
-            "forms of a request"
-        )  # fmt: skip
+            400,
+            f"body: expected {name} in the instances that ask for recommendations, found it beside "
+            "them",
+        )
+    instances = document["instances"]
+    if type(instances) is not list:
+        raise Refusal(400, f"body: expected a list of instances, found {_shown(instances)}")
+    for instance in instances:
+        batch.add(instance)
 
 
 def _is_json(text: bytes) -> bool:
@@ -441,7 +215,7 @@ def _complaint(err: ValueError) -> str:
 
 
 def _decode_csv(body: bytes, model: Model) -> Rows:
-    batch = _Batch(model)
+    batch = Batch(model)
     if model.encoder is None:
         for number, line in enumerate(body.splitlines(), 1):
             if line.strip():
@@ -465,7 +239,7 @@ def _decode_csv(body: bytes, model: Model) -> Rows:
     return batch.rows(CSV)
 
 
-def _table(text: str, batch: _Batch, width: int) -> Iterator[list[str]]:
+def _table(text: str, batch: Batch, width: int) -> Iterator[list[str]]:
     blank = [""] if width == 1 else []  # of a table of one column, an empty line is an empty cell
     try:
         for cells in csv.reader(io.StringIO(text, newline=""), strict=True):
@@ -475,11 +249,11 @@ def _table(text: str, batch: _Batch, width: int) -> Iterator[list[str]]:
         raise batch.wrong(f"expected CSV, found {err}") from None
 
 
-def _cells(line: bytes, number: int, batch: _Batch) -> list[float]:
+def _cells(line: bytes, number: int, batch: Batch) -> list[float]:
     """Return the numbers of a line; almost always it is what stands in a list of JSON."""
     try:
         found: list[float] = orjson.loads(b"[" + line + b"]")
-        if _NUMBERS.issuperset(map(type, found)):
+        if NUMBERS.issuperset(map(type, found)):
             return found
     except ValueError:
         pass  # such as +1, .5 or a blank at the end
@@ -543,7 +317,7 @@ def predictions(model: Model, rows: Rows) -> tuple[np.ndarray, np.ndarray | None
             else:
                 raw = model.scores(rows.X, engine="scipy")
     except DataError as err:
-        raise _renumbered(err, 1) from None
+        raise renumbered(err, 1) from None
     if not np.isfinite(raw).all():
         at = int(np.argmax(~np.isfinite(raw)))
         raise Refusal(

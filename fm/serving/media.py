@@ -141,22 +141,27 @@ def answer_type(
     if accept is None or not accept.strip():
         return ours
     ranges = [_range(part) for part in accept.split(",") if part.strip()]
-    best, chosen = (0.0, 0), None
-    for name in dict.fromkeys([ours, *types]):
-        family = name.partition("/")[0] + "/*"
-        for detail, pattern in ((2, name), (1, family), (0, "*/*")):
-            weights = [weight for found, weight in ranges if found == pattern]
-            if weights:  # the most specific range that fits counts
-                rank = max(weights), detail
-                if rank > best and rank[0] > 0:
-                    best, chosen = rank, name
-                break
-    if chosen is None:
+    # Of equal ranks the first counts: ours.
+    rank, chosen = max(
+        ((_rank(name, ranges), name) for name in dict.fromkeys([ours, *types])),
+        key=lambda ranked: ranked[0],
+    )
+    if rank[0] == 0:
         what = " for recommendations" if lists else ""
         raise Refusal(
             406, f"Accept: expected one of {', '.join(types)}{what}, found {accept[:80]!r}"
         )
     return chosen
+
+
+def _rank(name: str, ranges: list[tuple[str, float]]) -> tuple[float, int]:
+    """Return how much a client wants a media type: the weight, and how closely it is named."""
+    family = name.partition("/")[0] + "/*"
+    for detail, pattern in ((2, name), (1, family), (0, "*/*")):
+        weights = [weight for found, weight in ranges if found == pattern]
+        if weights:  # the most specific range that fits counts
+            return max(weights), detail
+    return 0.0, 0
 
 
 def _split(header: str) -> tuple[str, dict[str, str]]:
@@ -197,26 +202,32 @@ def answer(media_type: str, scores: np.ndarray, labels: np.ndarray | None) -> by
         file = io.BytesIO()
         write_predictions(file, scores, labels)
         return file.getvalue()
-    blocks = (
-        (scores[i : i + _BLOCK].tolist(), None if labels is None else labels[i : i + _BLOCK])
+    write = _csv if form == CSV else _objects
+    parts = [
+        write(
+            scores[i : i + _BLOCK].tolist(),
+            None if labels is None else labels[i : i + _BLOCK].tolist(),
+        )
         for i in range(0, len(scores), _BLOCK)
-    )
+    ]
     if form == CSV:
-        lines = []
-        for block, marks in blocks:
-            rows = block if marks is None else zip(block, marks.tolist(), strict=True)
-            lines.append(orjson.dumps(list(rows))[1:-1])
-        if labels is None:
-            return b"".join(line.replace(b",", b"\n") + b"\n" for line in lines)
-        return b"".join(line[1:-1].replace(b"],[", b"\n") + b"\n" for line in lines)
-    objects = []
-    for block, marks in blocks:
-        if marks is None:
-            rows = [{"score": score} for score in block]
-        else:
-            pairs = zip(block, marks.tolist(), strict=True)
-            rows = [{"score": score, "predicted_label": label} for score, label in pairs]
-        objects.append(orjson.dumps(rows)[1:-1])
+        return b"".join(parts)
     if form == JSONLINES:
-        return b"".join(part.replace(b"},{", b"}\n{") + b"\n" for part in objects)
-    return b'{"predictions":[' + b",".join(objects) + b"]}"
+        return b"".join(part.replace(b"},{", b"}\n{") + b"\n" for part in parts)
+    return b'{"predictions":[' + b",".join(parts) + b"]}"
+
+
+def _csv(scores: list[float], labels: list[float] | None) -> bytes:
+    if labels is None:
+        return orjson.dumps(scores)[1:-1].replace(b",", b"\n") + b"\n"
+    rows = orjson.dumps(list(zip(scores, labels, strict=True)))
+    return rows[2:-2].replace(b"],[", b"\n") + b"\n"
+
+
+def _objects(scores: list[float], labels: list[float] | None) -> bytes:
+    if labels is None:
+        rows = [{"score": score} for score in scores]
+    else:
+        pairs = zip(scores, labels, strict=True)
+        rows = [{"score": score, "predicted_label": label} for score, label in pairs]
+    return orjson.dumps(rows)[1:-1]
