@@ -1,7 +1,7 @@
 """How a training job ends: exit code, and the file in which SageMaker looks for the reason.
 
-Decided here: who is at fault, by the class of an error; that the reason comes first, in one line;
-that what has no room in the file stands in the log. Floor 5.
+Decided here: which errors the user can correct, by their class; that the file begins with the
+reason, in one line; that the log has whatever does not fit into the file. Floor 5.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ LIMIT = 1024  # characters that SageMaker shows
 def guarded(job: Callable[[], int], file: Path) -> int:
     """Run a job and return the exit code; write the reason of a failure to `file`.
 
-    Errors of fm, of the file system and of memory are the user's to mend (``ClientError``, exit
-    code 1), and so is a signal that came before there was a model; all others are ours
-    (``AlgorithmError``, exit code 2, with a traceback).
+    The user can correct errors of fm, of the file system and of memory, and a signal that came
+    before there was a model: ``ClientError``, exit code 1. All others are faults of ours:
+    ``AlgorithmError``, exit code 2, with a traceback.
     """
     from fm.errors import FMError
 

@@ -1,8 +1,8 @@
 """The training job: hyperparameters and channels in, a model out.
 
 Decided here: the order of the work, what is checked before it, what becomes of a checkpoint that
-does not fit, and what is left when the job is stopped. Not decided here: anything about training
-itself (``fm.training.fit``); the model is that of ``fm train`` with the same data and
+does not fit, and what is written when the job is stopped. Not decided here: anything about training
+itself (``fm.training.fit``). The model is the one that ``fm train`` makes from the same data and
 hyperparameters, bit for bit. Floor 5.
 """
 
@@ -33,7 +33,7 @@ from fm.data.dataset import Dataset
 from fm.errors import ConfigError, ModelFileError
 from fm.model.model import FILE_NAME, Model
 
-_RANKED = 1 << 29  # scores that the test of a ranker may take: some seconds
+_RANKED = 1 << 29  # scores that are computed to test a ranker; takes some seconds
 
 log = logging.getLogger("fm.container")
 
@@ -50,7 +50,7 @@ def run(paths: Paths, stop: Stop) -> int:
     begun = time.time()
     logs.bare("Docker entrypoint called with argument(s): train")
     with contextlib.suppress(OSError):
-        paths.failure.unlink()  # of a former job in the same folder
+        paths.failure.unlink()  # left by an earlier job in the same folder
     hosts = Hosts.of(paths.read("resourceconfig.json"))
     asked = _hyperparameters(paths)
     found = channels(paths)
@@ -193,7 +193,7 @@ def _suited(config: TrainConfig, data: Dataset) -> TrainConfig:
     if data.encoder is None or config.feature_dim in (None, data.num_features):
         return config
     log.warning(
-        "feature_dim %s has no meaning here: the columns of the table make %d features",
+        "feature_dim %s is not used: the columns of the table make %d features",
         config.feature_dim, data.num_features,
     )  # fmt: skip
     return dataclasses.replace(config, feature_dim=None)
@@ -212,7 +212,7 @@ def _checkpoint(paths: Paths, host: str) -> Path | None:
 def _report(
     paths: Paths, model: Model, test: dict[str, float] | None, interrupted: bool, seconds: float
 ) -> None:
-    """Write what was measured where it becomes output.tar.gz; the model does not depend on it."""
+    """Write the metrics to output.tar.gz; a failure to do so does not fail the job."""
     content = {
         "metrics": model.metrics,
         "test": test,

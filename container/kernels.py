@@ -1,12 +1,12 @@
-"""Compiled kernels that the image brings along, so that a job need not compile what most jobs need.
+"""Kernels compiled in the image, so that most jobs have nothing to compile.
 
-    python -m container.kernels FOLDER      compile them, for each kind of processor this one can be
+    python -m container.kernels FOLDER      compile them, for each kind that this processor is of
 
 Decided here: for which processors (x86-64 with AVX2, and with AVX-512), for which jobs (the default
-number of factors; all tasks; our default optimizer and the built-in's), and that a job takes a
-copy of them where it may write: numba opens no cache in a read-only folder. Whatever is missing is
-compiled in the job. The processor's kind is named to numba, instead of the processor itself, so
-that the cache fits all processors of the kind; models are the same, bit for bit. Floor 5.
+number of factors; all tasks; our default optimizer and the built-in's), and that a job copies them
+to where it may write, because numba opens no cache in a read-only folder. A job compiles whatever
+is missing. numba is told the kind of processor, not the processor, so that the cache fits all
+processors of the kind; models are the same, bit for bit. Floor 5.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KINDS = {
 
 
 def kinds(cpuinfo: str) -> list[str]:
-    """Return the kinds of processor that one is, the best first.
+    """Return the kinds that a processor is of, the best first.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def kinds(cpuinfo: str) -> list[str]:
 
 
 def use(environ: MutableMapping[str, str], folder: Path = FOLDER) -> None:
-    """Let numba, which is not imported yet, find the kernels; do nothing where there are none."""
+    """Let numba find the kernels, if there are any; it must not have been imported yet."""
     target = environ.get("NUMBA_CACHE_DIR")
     if not target or "NUMBA_CPU_NAME" in environ:
         return

@@ -1,13 +1,13 @@
-"""What a training job writes to its log: the lines of the built-in algorithm, in its spelling.
+"""What a training job writes to its log: the same lines as the built-in algorithm.
 
 SageMaker finds metrics in a log by regular expressions. Those of the built-in algorithm match these
-lines, so its tuning jobs and dashboards go on working; for an image of one's own the expressions
-must be handed over, and :data:`METRIC_DEFINITIONS` is what to hand over.
+lines, so tuning jobs and dashboards made for it go on working. An image of one's own has to name
+its expressions: pass :data:`METRIC_DEFINITIONS` to the Estimator or tuner.
 
 Decided here: names, order and punctuation of the lines (those of published logs of the built-in),
-and what is measured on training rows: their scores before the step they cause, as the built-in
-does; for a ranker, the mean loss of an epoch. Lines about the validation channel are ours. Not
-decided here: how rows are scored. Floor 5.
+and what is measured on training rows: their scores before the training step, as the built-in does;
+for a ranker, the mean loss of an epoch. Lines about the validation channel are ours. Not decided
+here: how rows are scored. Floor 5.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _definitions() -> list[dict[str, str]]:
     for shown, name in _RANKS.values():
         found[f"test:{name}"] = f"{host}test {shown}{value}"
         found[f"validation:{name}"] = f"{host}validation {shown}{value}"
-    # With these two they are 40, as many as the platform takes.
+    # With these two there are 40 of them, the most that the platform takes.
     found["validation:ndcg:epoch"] = rf"{host}epoch=\S+, validation ndcg_10 <score>{value}"
     found["train:ranking_loss:epoch"] = rf"{host}epoch=\S+, train ranking_loss <loss>{value}"
     found["train:progress"] = r"#progress_metric: host=\S+, completed (\S+) %"
@@ -84,7 +84,7 @@ def start_logging(stream: IO[str] | None = None) -> None:
     """Send what fm says to a stream (standard output); every line is flushed."""
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(_Formatter())
-    # The progress of epochs is told by the lines of this module.
+    # The lines of this module report the epochs.
     handler.addFilter(lambda record: record.module != "progress")
     logger = logging.getLogger("fm")
     logger.setLevel(logging.INFO)
@@ -93,7 +93,7 @@ def start_logging(stream: IO[str] | None = None) -> None:
 
 
 class _Formatter(logging.Formatter):
-    """``[04/21/2023 14:26:45 INFO 139893122135872] text``; lines marked as bare are text alone."""
+    """``[04/21/2023 14:26:45 INFO 139893122135872] text``; a line marked as bare is only text."""
 
     def __init__(self) -> None:
         super().__init__("[%(asctime)s %(levelname)s %(thread)d] %(message)s", "%m/%d/%Y %H:%M:%S")
@@ -113,7 +113,7 @@ def bare(text: str) -> None:
 
 
 def sums(task: str, scores: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
-    """Return sums over rows, from which :func:`measured` makes metrics; those of parts add up.
+    """Return sums over rows, from which :func:`measured` makes metrics. Sums of parts add up.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def sums(task: str, scores: np.ndarray, y: np.ndarray, weight: np.ndarray | None
     scores, y : ndarray, shape (rows,)
         Raw scores and targets.
     weight : ndarray, shape (rows,), optional
-        Of each row.
+        The weight of each row.
 
     Returns
     -------
@@ -165,7 +165,7 @@ def measured(task: str, total: np.ndarray) -> dict[str, float]:
 
 
 def epochs_done(checkpoint: Path) -> int:
-    """Return how many epochs the training in a checkpoint has done; 0 if that cannot be read."""
+    """Return how many epochs the training in a checkpoint has done; 0 if it cannot be read."""
     try:
         return int(json.loads(read_metadata(checkpoint)["state"])["epoch"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -176,18 +176,18 @@ def epochs_done(checkpoint: Path) -> int:
 
 
 class TrainingLog:
-    """The lines of one job; an object of it is a callback of :func:`fm.fit`.
+    """The lines of one job; an instance is a callback of :func:`fm.fit`.
 
     Parameters
     ----------
     host : str
         The host's name.
     config : TrainConfig
-        With epochs, task and the two numbers about batches.
+        With the epochs, the task, and how batches are made and reported.
     data : Dataset
         The training rows.
     checkpoint : path, optional
-        The file of the first training's state, for a job that goes on after it.
+        The file with the state of the first training, for a job that is restarted after it.
     """
 
     def __init__(
@@ -212,8 +212,8 @@ class TrainingLog:
     def __call__(self, epoch: Epoch) -> None:
         """Write the lines of an epoch."""
         first = not self._epochs
-        # The second training, on all rows, counts on from the first one. If that has not been seen
-        # here, it was over before a restart; its checkpoint is the last one.
+        # The second training, on all rows, goes on counting where the first one ended. If the first
+        # one was over before a restart, its last checkpoint says where.
         if epoch.refit and not self._first_training and self._checkpoint is not None:
             self._first_training = epochs_done(self._checkpoint)
         number = epoch.number + (self._first_training if epoch.refit else 0)
@@ -261,8 +261,8 @@ class TrainingLog:
         last = max(self._train, default=-1)
         kept = last if metrics.get("refit") else metrics.get("epoch", last)
         if not self._final:
-            # Of an epoch before a restart only a ranker's loss is known, which the model notes;
-            # the figures of another epoch would mislead.
+            # Of an epoch before a restart only a ranker's loss is known: it is in the model. The
+            # figures of another epoch would mislead.
             unseen = metrics if self.task == RANKER else {}
             self._end_of_training(self._train.get(kept, unseen))
         self._quality("validation", metrics, _VALIDATION)
@@ -322,7 +322,7 @@ class TrainingLog:
 
     def _sums(self, epoch: Epoch, start: int, stop: int) -> np.ndarray:
         rows = epoch.rows[start:stop]
-        assert self._y is not None  # there is one, but for a ranker
+        assert self._y is not None  # only a ranker has none
         weight = None if self._weight is None else self._weight[rows]
         total = sums(self.task, epoch.scores[start:stop], self._y[rows], weight)
         count, score = epoch.padding
@@ -338,7 +338,7 @@ class TrainingLog:
     ) -> None:
         for name, (shown, _) in names[self.task].items():
             value = values.get(name)
-            if value is not None and np.isfinite(value):  # an AUC of one label only is none
+            if value is not None and np.isfinite(value):  # one label alone has no AUC
                 log.info(
                     "#quality_metric: host=%s, %s %s=%r", self.host, where, shown, float(value)
                 )

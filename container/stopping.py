@@ -3,9 +3,9 @@
 SageMaker sends SIGTERM when a job is stopped, runs out of time, or loses its spot instance, and
 SIGKILL 120 seconds later. Decided here: before training, a signal ends the job. In training, the
 epoch may end first, so that a checkpoint holds all that was done, if that takes no more than
-:data:`SECONDS_FOR_EPOCH`; then the best model so far is saved. Once that has begun, a signal is
-noted and changes nothing. Floor 5; imports nothing heavy, because a container's first process loses
-every signal that comes before its handler.
+:data:`SECONDS_FOR_EPOCH`; then the best model so far is saved. After that a signal changes nothing.
+Floor 5. This file imports nothing heavy: a container's first process loses every signal that comes
+before its handler is set.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ SECONDS_FOR_EPOCH = 2.0
 
 
 class Stop:
-    """Whether a signal came.
+    """Notices signals, and interrupts the work where that is allowed.
 
     Attributes
     ----------
     requested : bool
-        Whether one came.
+        Whether a signal came.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Stop:
         self._patience = SECONDS_FOR_EPOCH
 
     def no_more_interrupts(self) -> None:
-        """From here on a signal is only noted: what is left to do must be done."""
+        """From here on a signal is only noted: the rest of the job must be done."""
         self._interrupts = False
         signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -45,7 +45,7 @@ class Stop:
         """Raise KeyboardInterrupt if a signal came.
 
         Python discards an exception that a signal handler raises inside a destructor or another
-        callback of the interpreter; checks make up for that.
+        callback of the interpreter. So the job calls this from time to time.
         """
         if self.requested and self._interrupts:
             signal.setitimer(signal.ITIMER_REAL, 0)
