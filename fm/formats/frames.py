@@ -1,7 +1,7 @@
 """Frames: tables in memory -> ``pyarrow.Table``, their names and their places. Floor 1.
 
-Decided here: which frames are taken, which Arrow types a table has, and what a message calls its
-columns and rows: a table remembers where its rows come from, so that a message about row 17 can
+Decided here: which frames are accepted, which Arrow types a table has, and what a message calls its
+columns and rows. A table remembers where its rows come from, so that a message about row 17 can
 name the file. Not decided here: how files are read (``fm.formats.tables``).
 """
 
@@ -27,7 +27,7 @@ def from_frame(source: Any) -> pa.Table:
     Raises
     ------
     DataError
-        If a name occurs twice, or values do not make a column.
+        If a name occurs twice, or values cannot be made into a column.
     UnsupportedFormatError
         If it is of another kind.
     """
@@ -87,7 +87,7 @@ def _array(name: Any, values: Any) -> Any:
         raise DataError(f"column {name!r}: cannot be read as one column ({err})") from err
     else:
         return array
-    # Values of several types: a value is its text, whatever the others are.
+    # Values of several types: each becomes a text, whatever the others are.
     mixed = [None if v is None or v != v else v for v in values]
     if any(isinstance(v, (list, tuple, set, Mapping)) for v in mixed):
         raise DataError(f"column {name!r}: expected either lists or single values, found both")
@@ -95,7 +95,7 @@ def _array(name: Any, values: Any) -> Any:
 
 
 def plain(table: pa.Table) -> pa.Table:
-    """Return the table with the types that Arrow's functions know best."""
+    """Return the table with the types that most of Arrow's functions accept."""
     import pyarrow as pa
 
     for i, field in enumerate(table.schema):
@@ -131,7 +131,7 @@ def _plain_type(kind: Any) -> Any:
 
 
 def concatenated(tables: list[pa.Table]) -> pa.Table:
-    """Return the rows of all files, columns in the order of the first one's."""
+    """Return the rows of all files, with the columns in the order of the first file."""
     import pyarrow as pa
 
     names = tables[0].column_names
@@ -185,7 +185,7 @@ def column_name(table: pa.Table, ref: str | int) -> str:
 
 
 def existing(columns: Sequence[str] | None, names: Sequence[str], source: str) -> list[str] | None:
-    """Return the columns, or None if that is what is given; refuse one that is not in `names`."""
+    """Return the columns given, or None; refuse one that is not in `names`."""
     if columns is None:
         return None
     for name in columns:
@@ -201,7 +201,7 @@ def select(table: pa.Table, columns: Sequence[str] | None) -> pa.Table:
 
 
 def no_column(name: str, names: Sequence[str], source: str) -> DataError:
-    """Return the error for a column that does not exist: which do, and which may be meant."""
+    """Return the error for a column that does not exist: it names those that do."""
     close = difflib.get_close_matches(name, names, n=1)
     meant = f"; did you mean {close[0]!r}?" if close else ""
     if not close and all(n.isdigit() for n in names):
