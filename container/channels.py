@@ -4,9 +4,9 @@ Decided here: which channels there are, what a ContentType means, that data whic
 another format are refused, and what Pipe mode is: the first epoch's pipe is read into memory, and
 the later ones are not opened. Not decided here: how a format is read (``fm.reading.read``).
 
-A table without a header has its target in the first column, as SageMaker's CSV has; otherwise it is
+The target of a table without a header is its first column, as in SageMaker's CSV. Otherwise it is
 the column that `target` names, or the one called rating, label, target, y or click. For a ranker
-each row is an interaction: no target is needed, and the first column is none.
+each row is an interaction, so no target is needed and the first column is like the others.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FORMATS = {
     "application/vnd.apache.parquet": "parquet",
 }
 MODES = ("File", "FastFile", "Pipe")
-SECONDS_FOR_PIPE = 300.0  # until the platform has made it
+SECONDS_FOR_PIPE = 300.0  # that the platform may take to make it
 
 log = logging.getLogger("fm.container")
 
@@ -57,11 +57,11 @@ class Channel:
     name : str
         Such as ``train``.
     place : Path
-        Folder (or file) of the data; in Pipe mode the name of the first pipe.
+        The folder (or file) of the data; in Pipe mode the first pipe.
     pipe : bool
         Whether it is in Pipe mode.
     format : str or None
-        Of the data, as :func:`fm.read` calls it; None: to be found out.
+        The format of the data, as :func:`fm.read` calls it; None: to be found out.
     sharded : bool
         Whether each host sees a part of it.
     """
@@ -73,7 +73,7 @@ class Channel:
     sharded: bool = False
 
     def content(self) -> Path | bytes:
-        """Return the folder, or what comes through the pipe."""
+        """Return the folder; in Pipe mode, wait for the pipe and return its bytes."""
         if not self.pipe:
             if not self.place.exists():
                 raise DataError(f"{self.place}: no such folder; the channel has no data")
@@ -81,7 +81,9 @@ class Channel:
         end = time.monotonic() + SECONDS_FOR_PIPE
         while not self.place.exists():
             if time.monotonic() > end:
-                raise DataError(f"{self.place}: the pipe did not come")
+                raise DataError(
+                    f"{self.place}: expected a pipe, found none after {SECONDS_FOR_PIPE:.0f} s"
+                )
             time.sleep(0.05)
         content = self.place.read_bytes()
         log.info("%s: %.1f MB read, kept in memory for all epochs", self.place, len(content) / 1e6)
@@ -93,7 +95,7 @@ class Channel:
 def channels(paths: Paths) -> dict[str, Channel]:
     """Return the channels of a job by name.
 
-    Without inputdataconfig.json each folder of the data is one, in File mode.
+    Without inputdataconfig.json each folder of the data is a channel in File mode.
 
     Raises
     ------
@@ -193,14 +195,14 @@ def read_all(
 
 
 def _checked_format(channel: Channel, content: Path | bytes) -> str:
-    """Return the format of a channel; refuse data that are plainly not what their type says."""
+    """Return the format of a channel; refuse data that are plainly not of their ContentType."""
     if channel.format is None:
         return guess_format(content)
     name, head = head_of(content)
     looks = guess_format(head)
     fits = {channel.format}
     if channel.format in ("libsvm", "libffm", "tsv"):
-        fits.add("csv")  # the first bytes of texts do not tell them apart for sure
+        fits.add("csv")  # the first bytes of a text may fit several of them
     if looks not in fits:
         what = f"{looks} data" if looks not in ("csv", "tsv") else looks_like(head)
         raise DataError(
@@ -213,7 +215,7 @@ def _checked_format(channel: Channel, content: Path | bytes) -> str:
 def _reading_options(
     content: Path | bytes, form: str, options: Mapping[str, Any], ranker: bool
 ) -> dict[str, Any]:
-    """Return the options for the train channel: the target of a table without header is known."""
+    """Return the options for the train channel, with the target of a table without a header."""
     reading = dict(options)
     if form not in ("csv", "tsv") or {"target", "header"} & reading.keys() == {"target", "header"}:
         return reading
@@ -275,7 +277,7 @@ def _check_labels(
         return
     row, place = first, str(channel.place)
     if isinstance(content, Path):
-        for file in data_files(content):  # read again: which one is it?
+        for file in data_files(content):  # read again, to find the file with this row
             place = str(file)
             options = {**reading, "encoder": data.encoder} if data.encoder else reading
             options = {k: v for k, v in options.items() if k in _FOR_ONE_FILE}

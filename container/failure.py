@@ -19,9 +19,9 @@ LIMIT = 1024  # characters that SageMaker shows
 def guarded(job: Callable[[], int], file: Path) -> int:
     """Run a job and return the exit code; write the reason of a failure to `file`.
 
-    Errors of fm, of the file system and of memory are the user's to mend (``ClientError``, exit
-    code 1), and so is a signal that came before there was a model; all others are ours
-    (``AlgorithmError``, exit code 2, with a traceback).
+    The user can correct errors of fm, of the file system and of memory, and a signal that came
+    before there was a model: ``ClientError``, exit code 1. All others are faults of ours:
+    ``AlgorithmError``, exit code 2, with a traceback.
     """
     from container.hyperparameters import as_hyperparameter
     from fm.errors import FMError

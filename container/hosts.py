@@ -5,8 +5,8 @@ everything, and the others wait for its end and leave nothing; which is right on
 sees all data. Not decided here: what training is (``container.job``).
 
 The others must not end early: where containers run side by side (the SDK's local mode), the end of
-one ends them all. So each of them holds a connection to the first host, which says ``done`` on it
-as its last act. They end well whatever comes: if the first host fails, its reason is the job's.
+one ends them all. So each of them holds a connection to the first host, which sends ``done`` over
+it at its end. They exit with 0 even if the first host fails, because the job then has its reason.
 """
 
 from __future__ import annotations
@@ -83,13 +83,14 @@ class Hosts:
                 self._waiting.append(server.accept()[0])
 
     def release(self, stop: Stop) -> None:
-        """Tell the other hosts that the job is done; wait for those that are late."""
+        """Tell the other hosts that the job is done, but first wait for those that are late."""
         if self._server is None:
             return
         end = time.monotonic() + SECONDS_FOR_OTHERS
         while len(self._waiting) < len(self.others) and not stop.requested:
             if time.monotonic() > end:
-                log.warning("only %d of %d other hosts came", len(self._waiting), len(self.others))
+                came = len(self._waiting)
+                log.warning("only %d of %d other hosts have connected", came, len(self.others))
                 break
             time.sleep(0.05)
         for connection in self._waiting:

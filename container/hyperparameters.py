@@ -24,7 +24,7 @@ _KINDS: dict[type, tuple[str, ...]] = {
     bool: ("header", "zero_based", "standardize", "keep_seen"),
     int: ("min_count", "hash_dim"),
 }
-# How a channel is read: these mean what they mean to `fm train`; lists are separated by commas.
+# How a channel is read; as the options of `fm train`. Lists are separated by commas.
 DATA_OPTIONS = {
     name: Parameter(name, kind, None, "", "", low=1 if kind is int else None)
     for kind, group in _KINDS.items()
@@ -124,7 +124,7 @@ def as_hyperparameter(name: str, value: Any) -> str:
 
 
 def wrong_names(given: Mapping[str, Any]) -> list[str]:
-    """Return the names of the hyperparameters that are wrong, for where the reasons have no room.
+    """Return the names of the hyperparameters that are wrong, for a message without the reasons.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def wrong_names(given: Mapping[str, Any]) -> list[str]:
     for name, value in given.items():
         needed = {"predictor_type": REGRESSOR}
         if name == "separator" and {"multi", "history"} & given.keys():
-            needed["multi"] = "x"  # it is wrong without either, whatever else is wrong with them
+            needed["multi"] = "x"  # without either of them, separator itself would be wrong
         try:
             parse({**needed, name: value})
         except ConfigError:

@@ -34,7 +34,7 @@ from fm.errors import ConfigError, ModelFileError
 from fm.model.file import FILE_NAME
 from fm.model.model import Model
 
-_RANKED = 1 << 29  # scores that the test of a ranker may take: some seconds
+_RANKED = 1 << 29  # scores that are computed to test a ranker; takes some seconds
 
 log = logging.getLogger("fm.container")
 
@@ -51,7 +51,7 @@ def run(paths: Paths, stop: Stop) -> int:
     begun = time.time()
     logs.bare("Docker entrypoint called with argument(s): train")
     with contextlib.suppress(OSError):
-        paths.failure.unlink()  # of a former job in the same folder
+        paths.failure.unlink()  # left by an earlier job in the same folder
     hosts = Hosts.of(paths.read("resourceconfig.json"))
     asked = _hyperparameters(paths)
     found = channels(paths)
@@ -198,7 +198,7 @@ def _suited(config: TrainConfig, data: Dataset) -> TrainConfig:
     if data.encoder is None or config.feature_dim in (None, data.num_features):
         return config
     log.warning(
-        "feature_dim %s has no meaning here: the columns of the table make %d features",
+        "feature_dim %s is not used: the columns of the table make %d features",
         config.feature_dim, data.num_features,
     )  # fmt: skip
     return dataclasses.replace(config, feature_dim=None)
@@ -217,7 +217,7 @@ def _checkpoint(paths: Paths, host: str) -> Path | None:
 def _report(
     paths: Paths, model: Model, test: dict[str, float] | None, interrupted: bool, seconds: float
 ) -> None:
-    """Write what was measured where it becomes output.tar.gz; the model does not depend on it."""
+    """Write the metrics to output.tar.gz; a failure to do so does not fail the job."""
     content = {
         "metrics": model.metrics,
         "test": test,

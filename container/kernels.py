@@ -1,6 +1,6 @@
-"""Compiled kernels that the image brings along, so that a job need not compile what most jobs need.
+"""Kernels compiled in the image, so that most jobs have nothing to compile.
 
-    python -m container.kernels FOLDER      compile them, for each kind of processor this one can be
+    python -m container.kernels FOLDER      compile them, for each kind that this processor is of
 
 Decided here: for which processors (x86-64 with AVX2, and with AVX-512), for which jobs (the default
 number of factors; all tasks; our default optimizer and the built-in's), and that a job takes a
@@ -29,7 +29,7 @@ KINDS = {
 
 
 def kinds(cpuinfo: str) -> list[str]:
-    """Return the kinds of processor that one is, the best first.
+    """Return the kinds that a processor is of, the best first.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def kinds(cpuinfo: str) -> list[str]:
 
 
 def use(environ: MutableMapping[str, str], folder: Path = FOLDER) -> None:
-    """Let numba, which is not imported yet, find the kernels; do nothing where there are none."""
+    """Let numba find the kernels, if there are any; it must not have been imported yet."""
     target = environ.get("NUMBA_CACHE_DIR")
     if not target or "NUMBA_CPU_NAME" in environ:
         return

@@ -1,8 +1,8 @@
-"""What a training job writes to its log: the lines of the built-in algorithm, in its spelling.
+"""What a training job writes to its log: the same lines as the built-in algorithm.
 
 SageMaker finds metrics in a log by regular expressions. Those of the built-in algorithm match these
-lines, so its tuning jobs and dashboards go on working; for an image of one's own the expressions
-must be handed over, and :data:`METRIC_DEFINITIONS` is what to hand over.
+lines, so tuning jobs and dashboards made for it go on working. An image of one's own has to name
+its expressions: pass :data:`METRIC_DEFINITIONS` to the Estimator or tuner.
 
 Decided here: names, order and punctuation of the lines (those of published logs of the built-in),
 and what is measured on training rows: their scores before the step they cause, as the built-in
@@ -82,7 +82,7 @@ def start_logging(stream: IO[str] | None = None) -> None:
 
 
 class _Formatter(logging.Formatter):
-    """``[04/21/2023 14:26:45 INFO 139893122135872] text``; lines marked as bare are text alone."""
+    """``[04/21/2023 14:26:45 INFO 139893122135872] text``; a line marked as bare is only text."""
 
     def __init__(self) -> None:
         super().__init__("[%(asctime)s %(levelname)s %(thread)d] %(message)s", "%m/%d/%Y %H:%M:%S")
@@ -114,7 +114,7 @@ def sums(task: Task, scores: np.ndarray, y: np.ndarray, weight: np.ndarray | Non
     scores, y : ndarray, shape (rows,)
         Raw scores and targets.
     weight : ndarray, shape (rows,), optional
-        Of each row.
+        The weight of each row.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def sums(task: Task, scores: np.ndarray, y: np.ndarray, weight: np.ndarray | Non
 
 
 def epochs_done(checkpoint: Path) -> int:
-    """Return how many epochs the training in a checkpoint has done; 0 if that cannot be read."""
+    """Return how many epochs the training in a checkpoint has done; 0 if it cannot be read."""
     try:
         return int(json.loads(read_metadata(checkpoint)["state"])["epoch"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -151,7 +151,7 @@ def epochs_done(checkpoint: Path) -> int:
 
 
 class TrainingLog:
-    """The lines of one job; an object of it is a callback of :func:`fm.fit`.
+    """The lines of one job; an instance is a callback of :func:`fm.fit`.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ class TrainingLog:
     batch_interval : int
         Batches from one line of batch metrics to the next.
     checkpoint : path, optional
-        The file of the first training's state, for a job that goes on after it.
+        The file with the state of the first training, for a job that is restarted after it.
     """
 
     def __init__(
@@ -194,8 +194,8 @@ class TrainingLog:
     def __call__(self, epoch: Epoch) -> None:
         """Write the lines of an epoch."""
         first = not self._epochs
-        # The second training, on all rows, counts on from the first one. If that has not been seen
-        # here, it was over before a restart; its checkpoint is the last one.
+        # The second training, on all rows, goes on counting where the first one ended. If the first
+        # one was over before a restart, its last checkpoint says where.
         if epoch.refit and not self._first_training and self._checkpoint is not None:
             self._first_training = epochs_done(self._checkpoint)
         number = epoch.number - 1 + (self._first_training if epoch.refit else 0)

@@ -64,8 +64,8 @@ class Paths:
     def checkpoint(self, host: str) -> Path | None:
         """Return the file for a host's checkpoints; None if the job has no place for them.
 
-        A job with a CheckpointConfig has the folder, and a file that may name another one. All
-        hosts of a job share the place in S3, so the host is part of the name.
+        A job with a CheckpointConfig has such a folder, or a file that names another one. All
+        hosts of a job share the place in S3, so the host is part of the file's name.
         """
         asked = self.read("checkpointconfig.json")
         folder = self._moved(asked.get("LocalPath") or f"{BASE}/checkpoints")
@@ -77,7 +77,7 @@ class Paths:
         return Path(path) if inside.startswith("..") else self.base / inside
 
     def read(self, name: str) -> dict[str, Any]:
-        """Return what a JSON file of the job says; nothing if there is no such file.
+        """Return the content of a JSON file of the job, or ``{}`` if there is no such file.
 
         Raises
         ------

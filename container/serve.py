@@ -2,16 +2,16 @@
 
     python -m container.serve
 
-The server is ``fm serve``; decided here is only which environment variables set what:
+The server is that of ``fm serve``. Decided here: which environment variables set what.
 
 =======================================  ==========================================================
 SAGEMAKER_BIND_TO_PORT                   port (8080). No other port is opened, so
                                          SAGEMAKER_SAFE_PORT_RANGE has nothing to limit
 SAGEMAKER_MODEL_SERVER_WORKERS           processes (one for each core)
 SAGEMAKER_MODEL_SERVER_TIMEOUT           seconds after which a process that hangs is replaced (60)
-SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT     type of answers where the client has no wish
-SAGEMAKER_BATCH                          true: a batch transform asks
-SAGEMAKER_MULTI_MODEL                    true: models are loaded and unloaded by requests
+SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT     media type of answers if a request does not say
+SAGEMAKER_BATCH                          true: requests come from a batch transform
+SAGEMAKER_MULTI_MODEL                    true: requests load and unload models
 MAX_CONTENT_LENGTH                       bytes of the largest body (128 MB)
 SAGEMAKER_MAX_PAYLOAD_IN_MB              raises that limit; 0: bodies of any size
 SAGEMAKER_CONTAINER_LOG_LEVEL            10 or less: every request is logged
@@ -30,9 +30,9 @@ from typing import Any, NoReturn
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until a signal comes; return the exit code."""
-    # At once: what is imported below takes longer than a signal may wait.
+    # First of all: the imports below take longer than a signal may wait.
     signal.signal(signal.SIGTERM, _leave)
-    # A process answers with many threads; more of them in the linear algebra slow all down.
+    # A process answers with many threads; threads inside the linear algebra slow them down.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from container.paths import Paths
     from fm.cli.messages import run
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def settings(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the environment says, as keyword arguments of ``run_server``.
+    """Return the keyword arguments of ``run_server`` that the environment sets.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def settings(environ: Mapping[str, str]) -> dict[str, Any]:
     problems: list[str] = []
 
     def value(kind: type, default: Any, *names: str, low: int = 1, high: int | None = None) -> Any:
-        """Return what the first of the variables that is set says."""
+        """Return the value of the first variable that is set."""
         least = low if kind is int else None
         for name in names:
             parameter = Parameter(name, kind, None, "", "", least, high, optional=True)

@@ -17,12 +17,12 @@ SECONDS_FOR_EPOCH = 2.0
 
 
 class Stop:
-    """Whether a signal came.
+    """Notices signals, and interrupts the work where that is allowed.
 
     Attributes
     ----------
     requested : bool
-        Whether one came.
+        Whether a signal came.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Stop:
         self._patience = SECONDS_FOR_EPOCH
 
     def no_more_interrupts(self) -> None:
-        """From here on a signal is only noted: what is left to do must be done."""
+        """From here on a signal is only noted: the rest of the job must be done."""
         self._interrupts = False
         signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -45,7 +45,7 @@ class Stop:
         """Raise KeyboardInterrupt if a signal came.
 
         Python discards an exception that a signal handler raises inside a destructor or another
-        callback of the interpreter; checks make up for that.
+        callback of the interpreter. So the job calls this from time to time.
         """
         if self.requested and self._interrupts:
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -2,8 +2,8 @@
 
     python -m container.train
 
-Reads everything it needs below /opt/ml (see ``container.paths``); takes no arguments. The job
-itself is in ``container.job``; here is only what surrounds it: signals, and how it ends.
+Reads everything it needs below /opt/ml (see ``container.paths``); takes no arguments. Here are
+signals and the exit code; the job itself is in ``container.job``.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def test_nobody_is_there(port, caplog):
     first = Hosts("127.0.0.1", ("localhost",))
     first.open()
     first.release(NoStop())
-    assert "only 0 of 1 other hosts came" in caplog.text
+    assert "only 0 of 1 other hosts have connected" in caplog.text
     assert 0.5 < time.monotonic() - begun < 5
 
 

@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         type=positive,
         default=60,
         metavar="SECONDS",
-        help="a process that does not react for so long is replaced (%(default)s)",
+        help="a process that hangs for so long is replaced (%(default)s)",
     )
     parser.add_argument(
         "--max-body",
@@ -71,10 +71,10 @@ def _parser() -> argparse.ArgumentParser:
         "--default-accept",
         choices=tuple(ANSWER_TYPES),
         metavar="TYPE",
-        help="media type of answers where the client has no wish; not given: as the request",
+        help="media type of answers to clients that accept any; not given: as the request",
     )
     parser.add_argument(
-        "--batch", action="store_true", help="answer RecordIO in JSON Lines, as batch transform has"
+        "--batch", action="store_true", help="answer RecordIO in JSON Lines, for a batch transform"
     )
     parser.add_argument(
         "--multi-model",
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         "--memory",
         type=positive,
         metavar="MB",
-        help="of --multi-model: what all models may take together; not given: 70%% of all there is",
+        help="with --multi-model: memory for all models together; not given: 70%% of what there is",
     )
     parser.add_argument("--access-log", action="store_true", help="log every request")
     return parser

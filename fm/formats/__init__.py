@@ -1,1 +1,1 @@
-"""File formats: bytes in, arrays or tables out, and back; one module per family of formats."""
+"""File formats: from bytes to arrays or tables and back, a module for each family of formats."""

@@ -1,19 +1,19 @@
 """Cells: what one cell of a table means.
 
-Decided here: which text or number a cell is, each rule once for a Python value and once for an
-Arrow array. Not decided here: which features it becomes (``fm.encoding.columns``), or how bytes
+Decided here: which text or number a cell is. Each rule is written twice: for a Python value and for
+an Arrow array. Not decided here: which features it becomes (``fm.encoding.columns``), or how bytes
 become cells (``fm.formats.tables``).
 
 **What a value is.** Categories are texts. A number has one spelling wherever it comes from, so
 that a model trained on a file understands a frame or a JSON request: the integer 42, the text
-``"42"``, 42.0 from a column of floats (pandas makes one of integers with gaps) and the text
+``"42"``, 42.0 from a column of floats (pandas turns integers with gaps into one) and the text
 ``"42.0"`` are all ``"42"``; true, ``"True"`` and ``"TRUE"`` are ``"true"``. Nothing else is
 changed: ``"007"`` stays ``"007"``, ``"1.50"`` stays ``"1.50"``, blanks stay. The rule looks at one
 value at a time, so it cannot depend on what else a file holds.
 
-**Missing.** None, NaN, an empty cell and an empty text are missing, in every kind of column. Among
-numbers the usual spellings are too (:data:`MISSING_NUMBERS`); among categories they are not,
-because ``"NA"`` is Namibia.
+**Missing.** None, NaN, an empty cell and an empty text are missing, in every kind of column. In
+columns of numbers, so are the usual words for it (:data:`MISSING_NUMBERS`). In columns of
+categories these are values, because ``"NA"`` is Namibia.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def text_of(value: Any) -> str | None:
     Raises
     ------
     ValueError
-        If the value is a list, a mapping, or another thing that is not one value.
+        If the value is a list, a mapping, or anything else that is not a single value.
     """
     if isinstance(value, str):
         return _canonical(value) if value else None
@@ -78,12 +78,12 @@ def text_of(value: Any) -> str | None:
 
 
 def parts_of(value: Any, separator: str) -> list[str]:
-    """Return the texts in a cell with a set of values: a list, or a text that is split.
+    """Return the texts in a cell with a set of values, which is a list or a text to be split.
 
     Raises
     ------
     ValueError
-        If the value, or one in the list, is neither.
+        If the value is neither, or one in the list is not a single value.
     """
     array = isinstance(value, np.ndarray) and value.ndim > 0
     if array or isinstance(value, (list, tuple, set, frozenset)):
@@ -136,7 +136,7 @@ def number_of(value: Any) -> float | None:
 
 
 class BadCell(Exception):  # noqa: N818  (not an error yet: its place is added later)
-    """A cell that is not what its column needs: its row, counted from 0, and the value."""
+    """A cell that does not fit its column: its row, counted from 0, and its value."""
 
     def __init__(self, row: int, value: Any) -> None:
         super().__init__(row, value)
@@ -145,7 +145,7 @@ class BadCell(Exception):  # noqa: N818  (not an error yet: its place is added l
 
 
 class Cells:
-    """A column of a table, and what its cells mean; worked out once, when it is asked for.
+    """A column of a table, and what its cells mean; each property is computed once, on first use.
 
     Parameters
     ----------
@@ -179,9 +179,9 @@ class Cells:
             raise self.bad_cell() from err
 
     def by_appearance(self) -> Cells:
-        """Return cells whose texts, in `coded`, are in the order in which rows first have them.
+        """Return cells whose texts, in `coded`, are in the order in which they first occur.
 
-        Those of a plain column are; a dictionary (a category of pandas) has an order of its own.
+        In a plain column they are. A dictionary (a category of pandas) has an order of its own.
         """
         import pyarrow as pa
 
@@ -202,7 +202,7 @@ class Cells:
     def coded(self) -> tuple[np.ndarray, pa.Array]:
         """(codes, texts): row i has ``texts[codes[i]]``; code -1, or text null, where missing.
 
-        What is done with the texts costs per different value, not per row.
+        Work on the texts is done once for each different value, not for each row.
         """
         import pyarrow as pa
 
@@ -216,7 +216,7 @@ class Cells:
 
     @cached_property
     def numbers(self) -> np.ndarray:
-        """The cells as float64 numbers, NaN where missing, as :func:`number_of` has it."""
+        """The cells as float64 numbers, NaN where missing, by the rule of :func:`number_of`."""
         return self._numbers()
 
     def _numbers(self) -> np.ndarray:
@@ -255,7 +255,7 @@ class Cells:
         import pyarrow.compute as pc
 
         try:
-            numbers = self._numbers()  # not kept, as most columns of texts are not numeric
+            numbers = self._numbers()  # not kept, because most columns of texts are not numeric
         except BadCell:
             return False
         if (numbers % 1 > 0).any():
@@ -264,7 +264,7 @@ class Cells:
         return bool(pc.any(pc.match_substring_regex(written, _DECIMAL)).as_py())
 
     def parts(self, separator: str) -> Parts:
-        """Return the values in each cell: those of a list, or of a text that is split."""
+        """Return the values in each cell, which is a list or a text to be split."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -297,7 +297,7 @@ class Cells:
 
 
 class Parts(NamedTuple):
-    """The values in the cells of a column, without those that are missing."""
+    """The values in the cells of a column; missing ones are left out."""
 
     rows: np.ndarray | None  # the cell of each row; None: cell i is that of row i
     num_cells: int
@@ -317,7 +317,8 @@ def _texts(values: pa.Array) -> pa.Array:
     if not is_text(kind):
         if pa.types.is_timestamp(kind) and kind.unit == "ns":
             values = values.cast(pa.timestamp("us", kind.tz), safe=False)
-        floats = pa.types.is_floating(kind)  # as numpy's, whose float32 0.1 is not 0.10000000149
+        # Floats as numpy writes them: 0.1 as float32 is not 0.10000000149.
+        floats = pa.types.is_floating(kind)
         cells = values.to_numpy(zero_copy_only=False) if floats else values.to_pylist()
         return pa.array([text_of(cell) for cell in cells], pa.string())
     texts = values.cast(pa.string())
@@ -360,7 +361,7 @@ def _python_value(value: pa.Scalar) -> Any:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Return whether a type of Arrow's is that of texts, or of bytes, which are taken for texts."""
+    """Return whether an Arrow type is one of texts, or of bytes, which are read as texts."""
     import pyarrow as pa
 
     return bool(
@@ -375,7 +376,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 class CellTable:
-    """A table whose cells are worked out once, however often they are asked for.
+    """A table that keeps the cells it has computed.
 
     Parameters
     ----------

@@ -1,20 +1,24 @@
 """Delimited text: CSV, TSV and their kin -> columns.
 
 Decided here: how text is cut into cells, and what its columns are called. Not decided here: what a
-cell means (``fm.formats.cells``). Cells therefore stay texts: what ``007`` is does not depend on
-what else is in its column, or on where a batch of rows begins. An empty cell is missing.
+cell means (``fm.formats.cells``). So cells stay texts: what ``007`` means does not depend on the
+rest of its column, or on where a batch of rows begins. An empty cell is missing.
 
 **Delimiter**, unless given: the first of ``::``, tab, comma, semicolon, ``|`` and space that cuts
-the first row, and 9 of 10 rows of the beginning of the file, into the same number of cells, at
-least 2. If none does: the one that comes closest, so that the odd rows can be named; if none comes
-close, the file has one column. Cells may be quoted (``"a ""quoted"", cell"``, new lines included),
-except between ``::``.
+the first row, and nine tenths of the rows at the beginning of the file, into the same number of
+cells, at least 2. If none does, it is the one that comes closest, so that the odd rows can be
+named; if none comes close, the file has one column. Cells may be quoted (``"a ""quoted"", cell"``,
+new lines included), except between ``::``.
 
-**Header**, unless given: the first row is a header if it holds a name that is expected (columns of
-the encoder, the target, ...); else it is not if one of its cells is a number; else it is if some
-column has nothing but numbers below it, or digits in each cell below it and none in it. Otherwise
-it cannot be told, and the reader asks. Columns without a name are called by their position, "0",
-"1", ...
+**Header**, unless given, by the first of these rules that applies:
+
+1. The first row holds a name that is expected (a column of the encoder, the target, ...): a header.
+2. One of its cells is a number: no header.
+3. Some column has only numbers below the first row, or digits in each cell below it and none in it:
+   a header.
+4. Otherwise it is an error that asks for ``header=``.
+
+Columns without a name are called by their position: "0", "1", ...
 """
 
 from __future__ import annotations
@@ -40,14 +44,14 @@ if TYPE_CHECKING:
 
 DELIMITERS = ("::", "\t", ",", ";", "|", " ")
 
-_SAMPLE = 1 << 18  # bytes that are looked at to find delimiter, header and encoding
+_SAMPLE = 1 << 18  # bytes from which delimiter, header and encoding are found out
 _BLOCK = 1 << 22  # bytes that are parsed at a time; no row may be longer
 _ONE_BYTE = "\x1f"  # stands in for "::", because the parser wants one byte: "unit separator"
 _DIGIT = re.compile(r"[0-9]")
 
 
 class Options(NamedTuple):
-    """What the caller said of the files; see :func:`fm.formats.tables.read_table`."""
+    """What the caller has said about the files; see :func:`fm.formats.tables.read_table`."""
 
     format: str | None
     delimiter: str | None
@@ -57,7 +61,7 @@ class Options(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How a text file is laid out; the other files of its directory are laid out like it."""
+    """How a text file is laid out, and all other files of its directory."""
 
     delimiter: str
     names: tuple[str, ...]
@@ -80,11 +84,11 @@ def read_text(
     file, content : File, memoryview
         The file, and what is in it, decompressed.
     options : Options
-        What the caller said.
+        What the caller has said.
     first : Layout or None
-        That of the first file of a directory, which the others must have.
+        The layout of the first file of a directory; the others must have the same.
     columns : sequence of str or None
-        Those to return; None: all.
+        The columns to return; None: all.
 
     Raises
     ------
@@ -160,7 +164,7 @@ def _batches(
 
 
 def _layout(name: str, head: bytes, whole: bool, options: Options, first: Layout | None) -> Layout:
-    """Find out how a text file is laid out from its beginning; `whole`: that is all of it."""
+    """Find out how a text file is laid out from its head, which may be the whole of it."""
     if not head:
         raise DataError(f"{name}: the file is empty; expected rows of cells")
     encoding = _encoding(name, head, whole, options.encoding)
@@ -190,7 +194,7 @@ def _lines(name: str, head: bytes, whole: bool, encoding: str) -> list[str]:
             Advice("say which format it is with {format}", format=...),
         )
     sample = sample.removeprefix("\ufeff")
-    lines = list(io.StringIO(sample, newline=""))  # not at the other ends that splitlines knows
+    lines = list(io.StringIO(sample, newline=""))  # splitlines() knows more ends of lines
     if not whole and len(lines) > 1:
         lines.pop()  # it may be cut off
     if not any(line.strip("\r\n") for line in lines):
@@ -281,7 +285,7 @@ def _delimiter(name: str, lines: list[str], options: Options, first: Layout | No
 
 
 def _has_header(name: str, rows: list[list[str]], options: Options) -> bool:
-    """Apply the rule of the module's text."""
+    """Return whether the first row is a header, by the rules in the module's docstring."""
     if options.header is not None:
         return bool(options.header)
     head, below = rows[0], rows[1:]
@@ -292,7 +296,7 @@ def _has_header(name: str, rows: list[list[str]], options: Options) -> bool:
     if any(_is_title(title, i, below) for i, title in enumerate(head)):
         return True
     if not below:
-        return True  # and there is no row below it, which is reported as such
+        return True  # that there are no rows is reported later
     raise DataError(
         f"{name}: cannot tell whether the first row ({', '.join(head[:4])}"
         f"{', ...' if len(head) > 4 else ''}) is a header, as no column has only numbers below it",
@@ -314,10 +318,10 @@ def _is_title(title: str, i: int, below: list[list[str]]) -> bool:
 
 
 class _Utf8(io.RawIOBase):
-    """Bytes of a text file as the parser wants them: UTF-8, cells separated by one byte.
+    """Bytes of a text file as the parser needs them: UTF-8, cells separated by one byte.
 
-    Also counts lines and remembers quotes: a quote that is never closed swallows the lines after
-    it, and the parser does not mind.
+    Also counts lines and remembers quotes, because the parser accepts a quote that is never closed
+    and takes all lines behind it for one cell.
     """
 
     def __init__(self, name: str, raw: Any, layout: Layout) -> None:
@@ -411,7 +415,7 @@ def _check_lines(file: File, layout: Layout, text: _Utf8, rows: int) -> None:
 
 
 def _check_rows(file: File, layout: Layout) -> None:
-    """Read a text once more, slowly, and raise a DataError for the first line that is wrong."""
+    """Read a text again, slowly, and raise a DataError for the first line that is wrong."""
     encoding = "utf-8-sig" if layout.encoding == "utf-8" else layout.encoding
     with file.open() as raw, io.TextIOWrapper(raw, encoding, "replace", newline="") as lines:
         rows: Any = _cells(lines, layout.delimiter, strict=True)
@@ -427,7 +431,7 @@ def _check_rows(file: File, layout: Layout) -> None:
                 start = rows.line_num + 1
         except csv.Error as err:
             if "field larger" in str(err):
-                return  # Python's limit, not a fault of the file
+                return  # a limit of Python's, not an error in the file
             raise DataError(
                 f"{file.name} line {start}: a quoted cell that begins here is not closed as it "
                 f"should be ({err}); close it, or write a quote inside it twice"

@@ -1,8 +1,8 @@
 """Files and their bytes for the format readers, and the array helpers these share.
 
-Decided here: which files of a directory are data, what counts as a gzip file (its first bytes, not
-its name), how far it may expand, and how unknown bytes are called in a message. Not decided here:
-what the bytes mean.
+Decided here: which files of a directory are data, that a gzip file is known by its first bytes (not
+by its name), how far it may expand, and what a message calls unknown bytes. Not decided here: what
+the bytes mean.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from fm.errors import DataError, UnsupportedFormatError
 
-# Beyond this size, text that shrinks more than RATIO-fold is taken for a decompression bomb
+# Beyond this size, content that was compressed more than RATIO-fold counts as a decompression bomb
 # (deflate can reach 1032:1; one-hot rows, the densest data we know, stay under 100:1).
 FREE_EXPANSION = 256 << 20
 RATIO = 250
@@ -51,8 +51,8 @@ def read_bytes(path: str | os.PathLike[str], *, max_bytes: int | None = None) ->
     path : str or path
         A file; a named pipe will do.
     max_bytes : int, optional
-        The most that is returned. Without it a file may be of any size, but a gzip file is refused
-        that expands both beyond 256 MB and more than 250-fold.
+        The most that is returned. Without it a file may have any size, but a gzip file is refused
+        if it expands both beyond 256 MB and more than 250-fold.
 
     Raises
     ------
@@ -186,8 +186,8 @@ def files_of(source: Any) -> list[File]:
 def data_files(path: str | os.PathLike[str]) -> list[Path]:
     """Return the files of a directory in the order of their paths, or a file itself.
 
-    Left out are empty files, those whose name, or whose folder's, begins with "." or "_", and lists
-    of other files (``*.manifest``).
+    Left out are empty files, files whose name or folder's name begins with "." or "_", and lists of
+    other files (``*.manifest``).
 
     Raises
     ------
@@ -232,14 +232,14 @@ def content_of(data: Any, source: str | None, default: str) -> tuple[memoryview,
     source : str or None
         The name; None: the path, or the name of the open file, or `default`.
     default : str
-        Name of data that have none.
+        The name of data that have no other.
 
     Raises
     ------
     DataError
         If the file cannot be read.
     UnsupportedFormatError
-        If `data` is neither of these.
+        If `data` is none of these.
     """
     if isinstance(data, (str, os.PathLike)):
         return memoryview(read_bytes(data)), source or os.fspath(data)
@@ -265,7 +265,7 @@ def _is_bytes(data: Any) -> bool:
 
 
 def looks_like(head: bytes) -> str:
-    r"""Return what the first bytes of a file look like, in words for a message.
+    r"""Describe the first bytes of a file, for a message.
 
     Examples
     --------
@@ -310,11 +310,11 @@ def ragged(start: np.ndarray, count: np.ndarray, step: int = 1) -> np.ndarray:
 
 
 class Growing:
-    """A one-dimensional array that is appended to, with little more memory than it fills.
+    """A one-dimensional array that grows, in little more memory than its content needs.
 
-    A list of chunks that is concatenated at the end would hold everything twice. Here the share of
-    the input that is done predicts the final size, so that there are few reallocations and hardly
-    any slack; the size never comes from a number the input claims.
+    A list of chunks that is concatenated at the end would hold everything twice. Here the final
+    size is predicted from the share of the input that has been read, so that there are few
+    reallocations and little memory is unused. The input itself is never asked how large it is.
     """
 
     def __init__(self, dtype: np.typing.DTypeLike) -> None:
@@ -322,17 +322,17 @@ class Growing:
         self._used = 0
 
     def append(self, part: np.ndarray, done: float) -> None:
-        """Append `part`; with it, the share `done` of the input (in (0, 1]) is read."""
+        """Append `part`, with which the share `done` of the input, in (0, 1], has been read."""
         used = self._used + part.size
         if used > self._array.size:
             expected = int(used / max(done, 1e-3) * 1.01)
-            # at most doubled: the share may mislead where the parts of the input differ
+            # at most doubled: the prediction may be wrong where the parts of the input differ
             self._array.resize(max(used, min(expected, 2 * used)), refcheck=False)
         self._array[self._used : used] = part
         self._used = used
 
     def array(self) -> np.ndarray:
-        """Return what was appended; the object is spent."""
+        """Return what was appended; nothing can be appended any more."""
         self._array.resize(self._used, refcheck=False)
         return self._array
 

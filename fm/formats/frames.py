@@ -1,7 +1,7 @@
 """Frames: tables in memory -> ``pyarrow.Table``, their names and their places.
 
-Decided here: which frames are taken, which Arrow types a table has, and what a message calls its
-columns and rows: a table remembers where its rows come from, so that a message about row 17 can
+Decided here: which frames are accepted, which Arrow types a table has, and what a message calls its
+columns and rows. A table remembers where its rows come from, so that a message about row 17 can
 name the file. Not decided here: how files are read (``fm.formats.tables``).
 """
 
@@ -28,7 +28,7 @@ def from_frame(source: Any) -> pa.Table:
     Raises
     ------
     DataError
-        If a name occurs twice, or values do not make a column.
+        If a name occurs twice, or values cannot be made into a column.
     UnsupportedFormatError
         If it is of another kind.
     """
@@ -158,7 +158,7 @@ def _is_nan(value: Any) -> bool:
 
 
 def plain(table: pa.Table) -> pa.Table:
-    """Return the table with the types that Arrow's functions know best."""
+    """Return the table with the types that most of Arrow's functions accept."""
     import pyarrow as pa
 
     for i, field in enumerate(table.schema):
@@ -204,7 +204,7 @@ def _plain_type(kind: Any) -> Any:
 
 
 def concatenated(tables: list[pa.Table]) -> pa.Table:
-    """Return the rows of all files, columns in the order of the first one's."""
+    """Return the rows of all files, with the columns in the order of the first file."""
     import pyarrow as pa
 
     names = tables[0].column_names
@@ -264,7 +264,7 @@ class Columns(list[str]):
 
 
 def existing(columns: Sequence[str] | None, names: Sequence[str], source: str) -> list[str] | None:
-    """Return the columns, or None if that is what is given; refuse one that is not in `names`."""
+    """Return the columns given, or None; refuse one that is not in `names`."""
     if columns is None:
         return None
     optional = getattr(columns, "optional", ())

@@ -1,9 +1,9 @@
 """guess: the format of a file.
 
-**Format of a file**, unless given: that of its first bytes (Parquet and RecordIO have a magic
-number), else of its extension (:data:`EXTENSIONS`; ``.gz`` is looked through), else of its first
-lines: libsvm if each is ``label index:value ...``, libffm if each is ``label
-field:index:value ...``; else a table with some delimiter.
+It is told, in this order, by the first bytes (Parquet and RecordIO have a magic number), by the
+extension (:data:`EXTENSIONS`; ``.gz`` is removed first), and by the first lines: libsvm if each is
+``label index:value ...``, libffm if each is ``label field:index:value ...``. Any other file is a
+table with some delimiter.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Decided here: which layout is decoded this way, namely that of the SageMaker SDK and of protobuf's
 own serializer (fields in the order of their numbers, numbers packed, one entry in each map). What
-is valid is decided in fm.formats.protobuf alone: this module never raises, it only declines.
+is valid is decided in fm.formats.protobuf alone: this module never raises, it only declines a
+record or a block.
 """
 
 from __future__ import annotations
@@ -56,10 +57,10 @@ class _Tensors(NamedTuple):
 
 
 class _Cursor:
-    """One position per record, all moved together; `ok` remembers who still fits the layout.
+    """One position per record, all moved together; `ok` says which still fit the layout.
 
-    Positions of records that do not fit any more are meaningless, but stay inside the block: at
-    most one behind the end of their record plus what is moved without looking, less than PAD.
+    The position of a record that does not fit means nothing, but stays inside the block: less than
+    PAD bytes behind the end of the record.
     """
 
     def __init__(self, block: np.ndarray, at: np.ndarray, stop: np.ndarray) -> None:
@@ -98,7 +99,7 @@ class _Cursor:
         return value
 
     def span(self, tag: int, end: np.ndarray) -> _Span:
-        """Read a field if it is the next one, else take it for empty."""
+        """Read a field if it is the next one; else it is empty."""
         here = (self.block[self.at] == tag) & (self.at < end)
         before = self.at
         self.at = before + here
@@ -153,8 +154,8 @@ def decode_canonical(
     Returns
     -------
     tuple of ndarray of bool and Rows, or None
-        None: nothing here has that layout, or one of the records that have it is wrong. The plain
-        parser must take all of them.
+        None: no record has that layout, or one that has it is wrong. Then the plain parser has to
+        parse the whole block.
     """
     cursor = _Cursor(block, start, end)
     features, label = cursor.entry(0x0A), None
@@ -256,5 +257,5 @@ def _varints(block: np.ndarray, span: _Span, counts: np.ndarray) -> np.ndarray |
         return None
     some = counts > 0
     if (last[np.cumsum(counts)[some] - 1] != np.cumsum(span.length)[some] - 1).any():
-        return None  # numbers of one record would end in the next
+        return None  # the last number of a record would go on in the next
     return values

@@ -1,4 +1,4 @@
-"""The message of RecordIO-protobuf: one record, decoded plainly.
+"""The message of RecordIO-protobuf: one record, decoded field by field.
 
 The schema (proto2, package aialgs.data)::
 
@@ -11,9 +11,10 @@ The schema (proto2, package aialgs.data)::
 
 Features and label stand under the map key "values"; without keys a tensor is dense.
 
-Decided here: what a valid record is, as protobuf has it: fields in any order, numbers packed or not
-and in any number of pieces, unknown fields skipped, the last map entry of a key and the last member
-of Value win. Every length is bounded by the bytes that are left; nothing is allocated by a shape.
+Decided here: what a valid record is, by the rules of protobuf: fields in any order, numbers packed
+or not and in any number of pieces, unknown fields skipped; of several map entries with one key, and
+of several members of Value, the last one counts. No length may exceed the bytes that are left, and
+no memory is allocated because a shape says so.
 Not decided here: where a record begins (fm.formats.recordio) and how many are decoded at once
 (fm.formats.lockstep).
 """
@@ -123,7 +124,7 @@ def parse_maps(payload: memoryview) -> Maps:
 
 
 def _member(value: bytearray) -> tuple[int, bytearray]:
-    """Return which member of Value is set, and its bytes: the last one wins."""
+    """Return which member of Value is set (the last one counts), and its bytes."""
     kind, body = 0, bytearray()
     for number, wire, raw in _fields(memoryview(value)):
         if wire == LENGTH and number in (FLOAT32, FLOAT64, INT32, BYTES):
@@ -158,7 +159,7 @@ def _tensor(body: bytearray, kind: int) -> _Numbers:
 
 
 def _uint64(raw: bytearray) -> np.ndarray:
-    if len(raw) < 32:  # a loop is done before numpy has started
+    if len(raw) < 32:  # a loop is faster than numpy
         numbers, at, data = [], 0, memoryview(raw)
         while at < len(data):
             number, at = _varint(data, at)

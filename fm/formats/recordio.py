@@ -4,11 +4,11 @@ A file is a sequence of records (dmlc RecordIO), each with one message (see fm.f
 
     uint32 magic 0xCED7230A | uint32 flag << 29 | length | payload | zeros up to a multiple of 4
 
-Decided here: how records are found, by following their lengths, and that the file is taken in
-blocks, so that hardly more memory is used than for the bytes and the result. In a block all records
-of the usual layout are decoded at once (fm.formats.lockstep), the others one by one. So is a whole
-block in which anything is wrong: the plain parser then names the culprit. Both ways therefore agree
-on what is valid and on every message.
+Decided here: how records are found (by following their lengths), and that the file is decoded in
+blocks, so that it takes little more memory than the bytes and the result. All records of a block
+that have the usual layout are decoded at once (fm.formats.lockstep), the others one by one. A block
+with an error is decoded one by one, too: the plain parser then names the record. So both ways agree
+on what is valid, and all messages come from one of them.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def read_csr(
 
 
 def _decode(block: _Block, num_features: int | None, require_label: bool, source: str) -> Rows:
-    """Decode a block: in lock-step what can be, the other records one by one."""
+    """Decode a block: in lock-step where possible, the other records one by one."""
     fast = decode_canonical(block.bytes, block.start, block.end, num_features, require_label)
     chosen, rows = (np.zeros(block.start.size, bool), None) if fast is None else fast
     if rows is not None and chosen.all():
@@ -185,7 +185,7 @@ def _blocks(data: memoryview, source: str, allow_bare: bool = False) -> Iterator
         begin, length, flag = _chain(content, window.size)
         if not begin.size:
             if not _any_nonzero(data[at:]):
-                return  # some writers leave a piece of their last buffer behind the records
+                return  # some writers leave zeros of their last buffer behind the records
             raise _no_frame(data, at, first, source)
         _check_flags(flag, at + begin, first, source)
         # the last record may go on behind the block
@@ -209,8 +209,8 @@ def _blocks(data: memoryview, source: str, allow_bare: bool = False) -> Iterator
 def _chain(content: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return begin, length and flag of the frames that follow each other from byte 0 on.
 
-    The magic number may occur inside a payload, so it only proposes frames: one is taken if the
-    length of the frame before leads to it. The last one may end behind the content.
+    The magic number may occur inside a payload. So it begins a frame only if the length of the
+    frame before leads to it. The last frame may end behind the content.
     """
     words = content[: size // 4 * 4].view("<u4")
     at = np.flatnonzero(words[:-1] == MAGIC)
@@ -275,7 +275,7 @@ def _join(
 
 
 def _bare(data: memoryview, source: str) -> _Block:
-    """Return a record that stands alone, unless that is not what the bytes are."""
+    """Return the bytes as a single record without a frame, or raise an error if they are none."""
     try:
         plausible = bool(parse_maps(data).features)
     except RecordError:

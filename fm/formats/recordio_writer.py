@@ -1,7 +1,7 @@
 """Writers of RecordIO-protobuf, under the names of the SageMaker SDK and with its bytes.
 
-Decided here: which numpy types become which tensors. Records are written many at a time: their
-lengths are computed from the inside out, then every byte is put in its place by numpy.
+Decided here: which numpy types become which tensors. Many records are written at a time: numpy
+computes their lengths from the inside out, then puts every byte in its place.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def write_predictions(
     columns = {b"score": column_of(scores, rows, "scores")}
     if labels is not None:
         columns[b"predicted_label"] = column_of(labels, rows, "predicted labels")
-    # all records have the same bytes but for the numbers: fill them into a template
+    # the records differ in their numbers only: fill them into a template
     payload, places = bytearray(), []
     for name in columns:
         payload += bytes([0x12, len(name) + 12, 0x0A, len(name)]) + name
@@ -198,7 +198,7 @@ def _write(
 
 
 def _writable(values: np.ndarray, what: str) -> tuple[np.ndarray, int]:
-    """Return numbers in a type that the format has, and which member of Value that is."""
+    """Return numbers in a type of the format, and the member of Value for it."""
     dtype = values.dtype.newbyteorder("=")
     if dtype.kind in "iu":
         if dtype.itemsize >= 4 and values.size:
@@ -274,7 +274,7 @@ def _field_size(length: np.ndarray, optional: bool = False) -> np.ndarray:
 def _put_field(
     out: np.ndarray, at: np.ndarray, tag: int, length: np.ndarray, optional: bool = False
 ) -> np.ndarray:
-    """Write tag and length; return where the content goes. Optional: not where it is empty."""
+    """Write tag and length, unless it is empty and optional; return where the content goes."""
     size = _varint_size(length)
     content: np.ndarray = at + 1 + size
     if optional and not length.all():

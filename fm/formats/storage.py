@@ -1,4 +1,4 @@
-"""Files that fm keeps for itself: written whole or not at all, every bit checked when read.
+"""Files of fm's own: written whole or not at all, and checked bit by bit when read.
 
 Decided here: how arrays lie in a file, and that a changed byte is noticed. Not decided here: what
 the arrays mean (``fm.model.file``).
@@ -14,8 +14,8 @@ Three entries of its metadata are ours: ``format`` (what the tensors mean), ``fo
 ``sha256``: a JSON object with the SHA-256 of each tensor's bytes in hexadecimal and, as
 ``__metadata__``, that of the other metadata as JSON in UTF-8 with sorted keys and without spaces.
 
-The same content always gives the same bytes: keys are sorted. (The header is written here because
-the safetensors package shuffles the metadata; reading is left to the package, which is reviewed.)
+The same content always gives the same bytes: keys are sorted. The safetensors package shuffles the
+metadata, so the header is written here; reading is left to the package, which has been reviewed.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _LONGEST_HEADER = 1 << 24  # bytes; that of a checkpoint holds the history
 def write_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Write arrays and texts to a file that is whole or absent.
+    """Write arrays and texts to a file, which appears when it is complete.
 
     Parameters
     ----------
     path : path
-        Directories are made.
+        Its directory is made if there is none.
     tensors : mapping of name to ndarray of float64, float32, int32 or uint8
         Written one after the other, without a copy of them all.
     metadata : mapping of str to str
@@ -87,7 +87,7 @@ def read_tensors(
     kinds : mapping of str to str
         The names that tensors may have, and their types: ``F64``, ``F32``, ``I32`` or ``U8``.
     format, version : str
-        What ``format`` and ``format_version`` must be.
+        The values that ``format`` and ``format_version`` must have.
     source : str
         Name used in messages.
 

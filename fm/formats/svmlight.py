@@ -8,10 +8,10 @@ A line is a row: a label, then entries, separated by spaces or tabs::
 ``#`` begins a comment; lines without anything else are skipped; ``qid:7`` after a libsvm label (the
 query of a ranking problem) is ignored.
 
-Decided here: bytes <-> arrays, and which lines are errors. Numbers are parsed for a whole block of
-lines at once, by numpy. A block that does not have the plain form, or holds a number that needs a
-closer look, is parsed again line by line: the block parser never raises, it only declines, and the
-line parser names the culprit. Both therefore agree on what is valid.
+Decided here: which lines are errors, and how rows are written. Blocks of lines are parsed at once
+(``fm.formats.svmlight_block``). A block that is not plain, or holds a number that needs a closer
+look, is parsed again line by line: the block parser never raises an error, and the line parser
+names the line. So both agree on what is valid.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def read_libsvm(
     num_features : int, optional
         Width of the matrix; the default is what the largest index needs.
     zero_based : bool or "auto"
-        Whether the first feature is called 0 (True) or 1 (False). "auto": 1 if no index is 0, as
-        scikit-learn has it. A part of a data set may happen to lack its feature 0, so say which
-        for all files but the one that was trained on.
+        Whether the first feature is called 0 (True) or 1 (False). "auto", as in scikit-learn: 1 if
+        no index is 0. A part of a data set may lack feature 0 by chance, so say which it is for
+        every file but the training file.
     source : str, optional
         Name used in messages; the default is the name of the file.
 
@@ -100,13 +100,13 @@ def read_libsvm(
         zero_based = not rows.indices.size or int(rows.indices.min()) == 0
     first = 0 if zero_based else 1
     width = text.width(rows, first, num_features)
-    indices = rows.indices.copy()  # the row of a repeated index is found in those of the file
+    indices = rows.indices.copy()  # a repeated index is looked for in those of the file
     indices -= first
     X = sp.csr_matrix((rows.values, indices, rows.indptr), shape=(rows.labels.size, width))
     X.sort_indices()
     repeated = X.indices[1:] == X.indices[:-1]
     begin = X.indptr[1:-1]
-    repeated[begin[(begin > 0) & (begin < X.nnz)] - 1] = False  # in two rows
+    repeated[begin[(begin > 0) & (begin < X.nnz)] - 1] = False  # one in each of two rows
     if repeated.any():
         at = int(np.argmax(repeated))
         raise text.error_at(
@@ -133,12 +133,12 @@ def read_libffm(
     -------
     X : scipy.sparse.csr_matrix of float32, shape (num_rows, num_features)
         In fm's layout (see Dataset.X). A feature may occur several times in a line, as hashed
-        features do that collide: the values are summed.
+        features that collide do: the values are summed.
     y : ndarray of float32, shape (num_rows,)
         The labels, as they are written.
     fields : ndarray of int32, shape (num_features,)
-        The field of each feature: the first it occurs with, where a file gives it several (which
-        matters to a field-aware model only); -1 for features that do not occur.
+        The field of each feature; -1 for features that do not occur. If a file gives a feature
+        several fields, it is the first (which matters to a field-aware model only).
 
     Raises
     ------
@@ -170,7 +170,7 @@ def read_libffm(
             Advice("check it, or give {num_features}", num_features=width),
         )
     fields = np.full(width, -1, np.int32)
-    fields[rows.indices[::-1]] = rows.fields[::-1]  # the first of several is assigned last
+    fields[rows.indices[::-1]] = rows.fields[::-1]  # so that the first of several stays
     X = sp.csr_matrix((rows.values, rows.indices, rows.indptr), shape=(rows.labels.size, width))
     X.sum_duplicates()
     if not np.isfinite(X.data).all():
@@ -193,8 +193,8 @@ def write_libsvm(file: BinaryIO, X: Any, y: Any, *, zero_based: bool = False) ->
     y : array, shape (num_rows,)
         The labels.
     zero_based : bool
-        Whether the first feature is called 0. By default it is called 1: the convention of libsvm,
-        and what :func:`read_libsvm` takes for what it is without being told.
+        Whether the first feature is called 0. The default is 1, the convention of libsvm, which
+        :func:`read_libsvm` recognises.
 
     Raises
     ------
@@ -261,7 +261,7 @@ def _write(file: BinaryIO, X: sp.csr_matrix, y: Any, columns: list[np.ndarray]) 
 
 
 def _texts(numbers: np.ndarray) -> list[bytes]:
-    """Return each number in the fewest digits that read back to the same float32 or integer."""
+    """Return each number with the fewest digits that give the same float32 or integer again."""
     texts = orjson.dumps(np.ascontiguousarray(numbers), option=orjson.OPT_SERIALIZE_NUMPY)
     return [text.removesuffix(b".0") for text in texts[1:-1].split(b",")] if numbers.size else []
 

@@ -2,7 +2,7 @@
 
 Decided here: which blocks have the plain form, in which all numbers can be parsed together. Any
 other block is declined: the caller (``fm.formats.svmlight``) parses it line by line, and names what
-is wrong. Floor 1.
+is wrong.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def parse_block(text: bytes, parts: int) -> Rows | None:
         text = COMMENT.sub(b"", text)
     if parts == INDEX_VALUE and b"qid" in text:
         text = _QUERY.sub(rb"\1", text)
-    # newlines around: every number has a byte before it, and _MAX_DIGITS from its beginning on
+    # newlines around: a number has a byte before it, and _MAX_DIGITS bytes from its beginning on
     raw = np.frombuffer(b"\n%b%b" % (text, b"\n" * _MAX_DIGITS), np.uint8)
     kind = _CLASS[raw]
     if not kind.all():
@@ -111,7 +111,7 @@ def _numbers_in(
 
 
 def _numbers(raw: np.ndarray, begin: np.ndarray, size: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return numbers; whole ones (digits only) faster than others. NaN: these were not numbers."""
+    """Return numbers, NaN for what is none. Numbers of digits only are parsed faster."""
     if whole.all():
         return _whole_numbers(raw, begin, size)
     numbers = np.full(begin.size, np.nan)
@@ -120,8 +120,8 @@ def _numbers(raw: np.ndarray, begin: np.ndarray, size: np.ndarray, whole: np.nda
     text = raw[ragged(begin, size)]
     text[np.cumsum(size) - 1] = ord(" ")
     with warnings.catch_warnings():
-        # up to numpy 2.2, what is no number ends the parsing with a mere warning: the zero behind
-        # the last number is then missing
+        # Up to numpy 2.2, anything but a number ends the parsing with only a warning; the zero
+        # behind the last number is then missing.
         warnings.simplefilter("ignore")
         try:
             parsed = np.fromstring(text.tobytes() + b"0", sep=" ")

@@ -1,9 +1,9 @@
 """Tables: files and frames -> columns (``pyarrow.Table``), and columns -> files.
 
 Decided here: what the files of a directory share, and how Parquet is read. Not decided here: how
-text is cut into cells (``fm.formats.delimited``), which frames are taken (``fm.formats.frames``),
-what a cell means (``fm.formats.cells``). Cells of a text file are texts; Parquet and frames keep
-their types.
+text is cut into cells (``fm.formats.delimited``), which frames are accepted
+(``fm.formats.frames``), what a cell means (``fm.formats.cells``). Cells of a text file are texts;
+Parquet and frames keep their types.
 
 **A directory** is one table: its files in the order of their paths, subdirectories included,
 without empty files and those whose name begins with "." or "_" (``_SUCCESS``). The first file
@@ -60,13 +60,13 @@ def read_table(
         Text may be gzip-compressed. Anything with ``__arrow_c_stream__`` or ``__dataframe__`` is a
         frame.
     format : {"csv", "tsv", "parquet"}, optional
-        Format of a file; the default goes by its first bytes and name.
+        Format of a file. None: told by its first bytes and its name.
     delimiter : str, optional
         What separates cells: one character, or ``"::"``. None: found out (see
         :mod:`fm.formats.delimited`).
     header : bool or sequence of str, optional
-        Whether the first row is a header, or the names of the columns of a file without one (where
-        a first row that repeats the names is no data). None: found out, as well.
+        Whether the first row is a header, or the names of the columns of a file without one (a
+        first row with just these names is then skipped). None: found out, as well.
     columns : sequence of str, optional
         The columns to return; None: all.
     expect : sequence of str
@@ -121,7 +121,7 @@ def iter_batches(
     Raises
     ------
     DataError, UnsupportedFormatError
-        As in :func:`read_table`, when the batch is reached that is wrong.
+        As in :func:`read_table`, when the wrong batch is reached.
 
     Examples
     --------
@@ -154,7 +154,7 @@ def _placed(
 def _read_file(
     file: File, options: Options, first: Layout | None, columns: Sequence[str] | None
 ) -> tuple[Layout | None, pa.Table]:
-    """Return a whole file, and the layout the next file of the directory must have."""
+    """Return a whole file, and the layout that the next file of the directory must have."""
     content = file.read()
     if _as_parquet(file, options, bytes(content[:4])):
         with _parquet(file.name, content) as data:

@@ -1,9 +1,9 @@
 """A model behind HTTP, as SageMaker's hosting and batch transform expect it.
 
-Decided here: paths, statuses, and the order of things: what a request may not have is refused
-before its body is read, and all of a body is checked before anything is computed. Not decided
-here: the forms of bodies (``fm.serving.bodies``) and answers (``fm.serving.media``), the processes
-and sockets (``fm.serving.server``), and the command line (``fm.cli.serve``).
+Decided here: paths, statuses, and the order of the checks: headers before the body is read, all of
+the body before anything is computed. Not decided here: the forms of bodies (``fm.serving.bodies``)
+and answers (``fm.serving.media``), the processes and sockets (``fm.serving.server``), and the
+command line (``fm.cli.serve``).
 
 ==========================  =====================================================================
 GET /ping                   200: the model is loaded and has answered; 503: it is being loaded
@@ -56,7 +56,7 @@ _PAGE = 100  # models listed at a time
 
 
 class Answer(NamedTuple):
-    """What goes back to the client."""
+    """What is sent back to the client."""
 
     status: int
     media_type: str
@@ -64,22 +64,22 @@ class Answer(NamedTuple):
 
 
 class Service:
-    """Requests for predictions, whoever brings them: Flask, or the short way around it.
+    """Answers requests for predictions, which come from Flask or by the short way around it.
 
     Parameters
     ----------
     models : Model or ModelStore
-        One model, which has to answer a first row now, or models by name.
+        One model, which answers a first row at once, or models by name.
     limits : Limits
     default_accept : str, optional
-        The media type of answers where the client leaves the choice.
+        The media type of answers to clients that accept any.
     batch : bool
         Whether answers are joined by a batch transform.
 
     Raises
     ------
     ConfigError
-        If `default_accept` is no type that we write.
+        If `default_accept` is a type that we cannot write.
     FMError
         If the model cannot answer.
     """
@@ -106,7 +106,7 @@ class Service:
         Parameters
         ----------
         environ : dict
-            The request, as WSGI (PEP 3333) has it.
+            The request, in the form of WSGI (PEP 3333).
         name : str, optional
             The model to ask; None: the only one.
         """
@@ -146,7 +146,7 @@ class Service:
     ) -> Answer:
         rows = decode(body, content, model)
         del body  # may be large, and is not needed for what follows
-        if rows.form != content.form:  # lines of JSON that were announced as JSON
+        if rows.form != content.form:  # JSON Lines with the Content-Type of JSON
             media_type = self._answer_type(accept, rows.form)
         if rows.asked is not None:
             media_type = self._answer_type(accept, rows.form, lists=True)
@@ -158,7 +158,7 @@ class Service:
 
 
 def warm_up(model: Model) -> None:
-    """Answer empty rows, so that nothing is left to be made by the first request."""
+    """Answer empty rows, so that the first request finds everything ready."""
     empty = b'{"data":{"features":{"keys":[],"values":[]}}}\n' if model.encoder is None else b"{}\n"
     for rows in (1, 2):
         found = decode(empty * rows, Content(JSONLINES, "utf-8"), model)
@@ -182,7 +182,7 @@ def read_body(environ: dict[str, Any], limit: int) -> bytes:
         body: bytes = environ["wsgi.input"].read(limit + 1 if expected is None else expected)
     except (TimeoutError, BlockingIOError):
         raise Refusal(408, "body: the client stopped sending") from None
-    except Exception as err:  # the server's own errors, such as a chunk that is no chunk
+    except Exception as err:  # errors of the server, such as for a malformed chunk
         raise Refusal(400, f"body: cannot be read ({err})") from None
     if len(body) > limit:
         raise Refusal(413, f"body: expected at most {limit} bytes, found more")
@@ -209,8 +209,8 @@ def refused(refusal: Refusal) -> Answer:
 class ShortWay:
     """WSGI around a Flask app: requests for predictions do not need Flask's routing.
 
-    They are nearly all there are. Through Flask (contexts, request and response objects, signals)
-    each would take 1.4 times the processor time. The same method answers them either way.
+    Nearly all requests are for predictions. Through Flask (contexts, request and response objects,
+    signals) each takes 1.4 times the processor time. The same method answers them either way.
     """
 
     def __init__(self, service: Service, flask: Callable[..., Iterable[bytes]]) -> None:
@@ -220,7 +220,7 @@ class ShortWay:
     def __call__(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        """Answer a request for predictions, or leave another one to Flask."""
+        """Answer a request for predictions; Flask answers any other."""
         if environ["PATH_INFO"] != "/invocations" or environ["REQUEST_METHOD"] != "POST":
             return self.flask(environ, start_response)
         status, media_type, body = self.service.invoke(environ)
@@ -245,7 +245,7 @@ def create_app(
         One model, or models by name for a multi-model endpoint.
     limits : Limits, optional
     default_accept : str, optional
-        The media type of answers where the client leaves the choice.
+        The media type of answers to clients that accept any.
     batch : bool
         Whether answers are joined by a batch transform: RecordIO is then answered in JSON Lines.
     concurrency : int
@@ -322,7 +322,7 @@ def _add_models(app: Flask, service: Service, store: ModelStore) -> None:
     def list_models() -> Response:
         names = store.names()
         start, limit = _number("next_page_token", 0), _number("limit", _PAGE)
-        if not limit:  # the token would lead to the same page for ever
+        if not limit:  # the token would lead to the same page again
             raise Refusal(400, "limit: expected a whole number >= 1, found 0")
         found = []
         for name in names[start : start + limit]:

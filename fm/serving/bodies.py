@@ -21,9 +21,9 @@ libsvm          ``LABEL INDEX:VALUE ...``; the label may be left out and is not 
 RecordIO        records with frames, or one record without
 ==============  ===================================================================================
 
-A feature that is given twice has the sum of its values, in every format that can say so.
+If a format can give a feature twice in a row, the values are added.
 
-The JSON parser does not let other threads run, so a long list of instances is parsed in pieces.
+The JSON parser lets no other thread run, so a long list of instances is parsed in pieces.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def decode(body: bytes, content: Content, model: Model) -> Rows:
     body : bytes
         Not empty.
     content : Content
-        What the request says of it.
+        What the request says about it.
     model : Model
         Knows the number of features, and perhaps columns.
 
@@ -103,7 +103,7 @@ def _decode_json(body: bytes, model: Model) -> Rows:
         document = orjson.loads(body)
     except ValueError as err:
         first, _, rest = body.strip().partition(b"\n")
-        if rest and _is_json(first):  # several documents, one a line: what a transform job sends
+        if rest and _is_json(first):  # a transform job sends several documents, one in each line
             return _decode_jsonlines(body, model)
         raise Refusal(400, f"body: expected JSON, found {_complaint(err)}") from None
     batch = Batch(model)
@@ -114,9 +114,9 @@ def _decode_json(body: bytes, model: Model) -> Rows:
 def _in_pieces(body: bytes, model: Model) -> Rows | None:
     """Parse ``{"instances": [...]}`` piece by piece; None: parse it whole.
 
-    A piece ends before a comma between two objects. Whether that comma stands in the list of
-    instances, and not inside one or in a text, is seen by parsing: what is before it must be
-    complete values. So the pieces are right, or the whole is left to the parser.
+    A piece ends before a comma between two objects. Such a comma may also stand inside an instance
+    or in a text. But then what stands before it is not a list of complete values, and its parsing
+    fails. So the pieces are right, or the body is parsed as a whole.
     """
     head = _HEAD.match(body)
     tail = _TAIL.search(body, max(0, len(body) - 4096))
@@ -240,7 +240,7 @@ def _decode_csv(body: bytes, model: Model) -> Rows:
 
 
 def _table(text: str, batch: Batch, width: int) -> Iterator[list[str]]:
-    blank = [""] if width == 1 else []  # of a table of one column, an empty line is an empty cell
+    blank = [""] if width == 1 else []  # in a table of one column, an empty line is an empty cell
     try:
         for cells in csv.reader(io.StringIO(text, newline=""), strict=True):
             if cells or blank:
@@ -250,7 +250,7 @@ def _table(text: str, batch: Batch, width: int) -> Iterator[list[str]]:
 
 
 def _cells(line: bytes, number: int, batch: Batch) -> list[float]:
-    """Return the numbers of a line; almost always it is what stands in a list of JSON."""
+    """Return the numbers of a line, which nearly always are written as in a list of JSON."""
     try:
         found: list[float] = orjson.loads(b"[" + line + b"]")
         if NUMBERS.issuperset(map(type, found)):
@@ -271,8 +271,8 @@ def _cells(line: bytes, number: int, batch: Batch) -> list[float]:
 
 
 def _decode_libsvm(body: bytes, model: Model) -> Rows:
-    # As in the file the model was trained on; else an index is the number of a feature, as
-    # everywhere in a request. (To guess from one row, which may lack feature 0, would be wrong.)
+    # As in the training file. If that is not known, an index is the number of a feature, as in the
+    # other formats. (A guess from one row, which may lack feature 0, would be wrong.)
     zero_based = model.zero_based is not False
     if _NO_LABEL.match(body.lstrip()):
         body = _NO_LABEL.sub(b"0 ", body)

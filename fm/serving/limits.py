@@ -16,8 +16,8 @@ class Limits:
     body_bytes : int
         The largest body; a larger one is answered with 413. SageMaker sends up to 100 MB.
     wait_bytes : int
-        Larger bodies are decoded and scored one at a time in each process. The interpreter does
-        one thing at a time anyway: to take turns would cost memory and make all of them late.
+        Larger bodies are decoded and scored one at a time in each process. The interpreter runs
+        one thread at a time anyway: side by side, they would need more memory and all be late.
     """
 
     body_bytes: int = 128 << 20

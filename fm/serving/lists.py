@@ -1,7 +1,7 @@
 """Recommending in requests: what an instance with ``k`` asks for, and how it is answered.
 
-Decided here: the options of such an instance, what is checked of them before anything is computed,
-and that instances which ask for the same are answered together. Not decided here: how contexts
+Decided here: the options of such an instance, how they are checked before anything is computed, and
+that instances with the same options are answered together. Not decided here: how contexts
 become rows (``fm.serving.bodies``), and what is recommended (``fm.recommending.recommender``).
 
 ==============  ===================================================================================
@@ -10,14 +10,15 @@ option          meaning
 ``k``           how many items; there are fewer if no more are left
 ``exclude``     items not to recommend: ``"seen"`` (the default: those that the user met in the
                 training data), a list of items, or ``null`` or ``false`` for none
-``candidates``  only these items
-``ratings``     ``{ITEM: RATING, ...}`` of a person whom the model need not know; labels 0 and 1
-                unless it is a regressor. It is learnt for this answer and not kept, and takes the
-                place of what is known of the user. "seen" are then these items
+``candidates``  recommend only these items
+``ratings``     ``{ITEM: RATING, ...}`` of a person whom the model need not know; labels 0 and 1,
+                unless the model is a regressor. They are used for this answer only, in place of
+                what the model knows about the user. "seen" then means these items
 ``liked``       ``[ITEM, ...]``: as ``ratings`` with label 1; not for a regressor
 ==============  ===================================================================================
 
-An option that is a column of the model is that column. Nothing is kept between requests.
+If the model has a column with the name of an option, the column is meant. Nothing is kept between
+requests.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from fm.model.model import Model
 from fm.serving.media import ANSWER_TYPES, JSONLINES, Refusal, shown
 
 OPTIONS = ("k", "exclude", "candidates", "ratings", "liked")
-DEFAULT_K = 10  # where {"recommend": ...} does not say
+DEFAULT_K = 10  # if {"recommend": ...} has no k
 _MOST = 5_000_000  # items in an answer: some 200 MB
 _MOST_CHECKS = 100  # different sets of names in a request: to look for slips takes time
 _LARGEST = float(np.finfo(np.float32).max)
@@ -55,23 +56,23 @@ class Asked(NamedTuple):
 
     @property
     def group(self) -> tuple[Any, ...]:
-        """What instances have in common that are answered together."""
+        """What is the same in all instances that are answered together."""
         return self.k, "each" if type(self.exclude) is list else self.exclude, self.candidates
 
     @property
     def folds(self) -> bool:
-        """Whether the person is to be learnt from ratings."""
+        """Whether the person is known by ratings only, and has to be folded in."""
         return self.ratings is not None or self.liked is not None
 
 
 class Asking:
-    """The instances of a request that want recommendations.
+    """The instances of a request that ask for recommendations.
 
     Parameters
     ----------
     model : Model
     columns : collection of str
-        Names of the model's columns, which are no options.
+        Names of the model's columns, which cannot be options.
 
     Raises
     ------
@@ -155,7 +156,7 @@ class Asking:
 
     def _shared(self, candidates: Any) -> tuple[Any, ...]:
         if type(candidates) is list:
-            with contextlib.suppress(TypeError):  # a list in it, which is no item
+            with contextlib.suppress(TypeError):  # it holds a list, which is not an item
                 if (found := tuple(candidates)) in self._checked:
                     return found
         self._check_items("candidates", candidates)
@@ -185,7 +186,7 @@ class Asking:
     def _check_items(self, option: str, items: Any) -> None:
         if type(items) is not list:
             raise DataError(f"{option}: expected a list of items, found {shown(items)}")
-        # Not Catalogue.item_number, which looks for a similar name, half a second for 16,000 items.
+        # Not Catalogue.item_number, which takes half a second to find a similar name among 16,000.
         for item in items:
             if self.catalogue.find(item) is None:
                 raise DataError(
@@ -204,7 +205,7 @@ def answer(model: Model, X: sp.csr_matrix, asked: Sequence[Asked], media_type: s
     model : Model
         With a catalogue.
     X : csr_matrix, shape (len(asked), num_features)
-        The contexts; an item in them does not count.
+        The contexts; items in them are ignored.
     asked : sequence of Asked
     media_type : str
         One of JSON or JSON Lines.
@@ -212,7 +213,7 @@ def answer(model: Model, X: sp.csr_matrix, asked: Sequence[Asked], media_type: s
     Raises
     ------
     Refusal
-        400: names an instance that cannot be answered, such as one with too large values.
+        400, for an instance that cannot be answered, such as one with too large values.
 
     Examples
     --------
@@ -245,13 +246,13 @@ def answer(model: Model, X: sp.csr_matrix, asked: Sequence[Asked], media_type: s
 def _fill(
     model: Model, X: sp.csr_matrix, asked: Sequence[Asked], rows: list[int], parts: list[bytes]
 ) -> None:
-    """Write the answers of some instances, which belong to one group, to their places."""
+    """Put the answers to some instances of one group into their places."""
     try:
         found = _lists(model, X, asked, rows)
     except FMError as err:
         if len(rows) == 1:
             raise Refusal(400, f"instance {rows[0] + 1}: {err}") from None
-        middle = len(rows) // 2  # whose fault is it?
+        middle = len(rows) // 2  # find the instance that is wrong
         _fill(model, X, asked, rows[:middle], parts)
         _fill(model, X, asked, rows[middle:], parts)
         return
@@ -260,7 +261,7 @@ def _fill(
 
 
 def _lists(model: Model, X: sp.csr_matrix, asked: Sequence[Asked], rows: list[int]) -> list[bytes]:
-    """Return the answer to each of some instances, which belong to one group."""
+    """Return the answer to each of some instances of one group."""
     one = asked[rows[0]]
     exclude = one.exclude
     if type(exclude) is list:
@@ -276,7 +277,7 @@ def _lists(model: Model, X: sp.csr_matrix, asked: Sequence[Asked], rows: list[in
                 ratings=one.ratings,
                 liked=one.liked,
             )
-    except np.linalg.LinAlgError:  # what is to be learnt from is not finite
+    except np.linalg.LinAlgError:  # the ratings lead to numbers that are not finite
         raise DataError(_NOT_FINITE) from None
     numbers, scores = best.numbers, best.scores
     there = numbers >= 0
@@ -299,9 +300,9 @@ def _lists(model: Model, X: sp.csr_matrix, asked: Sequence[Asked], rows: list[in
 
 
 def warm_up(model: Model) -> None:
-    """Make what recommending needs once: the items' vectors and names, the prior of new users.
+    """Make what recommending needs: the items' vectors and names, the prior of new users.
 
-    What cannot be made is left to the request that asks for it, and its message.
+    If that fails, the first request that needs it gets the message.
     """
     if model.catalogue is None or not model.catalogue.num_items:
         return
@@ -318,7 +319,7 @@ def warm_up(model: Model) -> None:
 
 
 def memory(model: Model) -> int:
-    """Return the bytes that recommending takes beside the model's own parameters."""
+    """Return the bytes of memory that recommending takes besides the model's parameters."""
     if model.catalogue is None:
         return 0
     items, seen = model.catalogue.items, model.catalogue.seen

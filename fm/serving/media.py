@@ -1,4 +1,4 @@
-"""Media types: what a request holds, what its answer may be, and the bytes of an answer.
+"""Media types: of requests, of answers, and the bytes of an answer.
 
 Decided here: which media types there are, how ``Accept`` is understood (RFC 9110, section 12.5.1),
 and the form of an answer in each type, which is that of SageMaker's built-in algorithm. Nothing
@@ -18,7 +18,7 @@ from fm.formats.recordio_writer import write_predictions
 
 JSON, JSONLINES, CSV, LIBSVM, RECORDIO = "json", "jsonlines", "csv", "libsvm", "recordio"
 
-# What the types are called; the first name of a format is the one we write.
+# The names of the types; the first one of a format is used in answers.
 REQUEST_TYPES = {
     "application/json": JSON,
     "application/jsonlines": JSONLINES,
@@ -31,7 +31,7 @@ REQUEST_TYPES = {
 }
 ANSWER_TYPES = {name: form for name, form in REQUEST_TYPES.items() if form != LIBSVM}
 LIST_TYPES = {name: form for name, form in ANSWER_TYPES.items() if form in (JSON, JSONLINES)}
-# Bodies in these encodings are understood; a list, as some codecs of Python take quadratic time.
+# The encodings of bodies. Not all that Python has: some of its codecs take quadratic time.
 _CHARSETS = {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "windows-1252"}
 _SAME_FAMILY = {
     JSON: "application/json",
@@ -40,8 +40,8 @@ _SAME_FAMILY = {
     LIBSVM: "text/csv",
     RECORDIO: "application/json",
 }
-_SHOWN = 60  # characters of what was found in a message
-_BLOCK = 8192  # predictions written at a time: a call that holds the interpreter stays short
+_SHOWN = 60  # characters of a request that a message shows
+_BLOCK = 8192  # predictions written at a time, because the writer of JSON lets no other thread run
 
 
 class Refusal(Exception):  # noqa: N818  (an answer, not a fault of ours)
@@ -62,7 +62,7 @@ class Refusal(Exception):  # noqa: N818  (an answer, not a fault of ours)
 
 
 def shown(value: Any) -> str:
-    """Return what a request said, as the beginning of its JSON, for a message."""
+    """Return a value of a request for a message: the beginning of its JSON."""
     try:
         text = orjson.dumps(value).decode()
     except TypeError:  # an integer beyond 64 bits
@@ -71,7 +71,7 @@ def shown(value: Any) -> str:
 
 
 class Content(NamedTuple):
-    """What a request says of its body."""
+    """What a request says about its body."""
 
     form: str  # JSON, JSONLINES, ...
     charset: str  # of texts; "utf-8" needs no conversion
@@ -79,12 +79,12 @@ class Content(NamedTuple):
 
 @lru_cache(maxsize=256)
 def content_of_type(header: str | None) -> Content:
-    """Return what a Content-Type header says; without one a body is JSON.
+    """Return what a Content-Type header says; without a header, a body is JSON.
 
     Raises
     ------
     Refusal
-        415, if the type is none that we read.
+        415, if we cannot read the type.
 
     Examples
     --------
@@ -114,13 +114,13 @@ def answer_type(
     accept : str or None
         The Accept header.
     form : str
-        The format of the request. An answer is of its family where the client leaves the choice.
+        The format of the request; if the client accepts any, the answer is of the same family.
     default : str or None
-        The media type to answer where the client leaves the choice.
+        The media type of the answer if the client accepts any.
     batch : bool
         Whether this is a batch transform, whose answers are joined: JSON Lines for RecordIO.
     lists : bool
-        Whether the answer is lists of items, which are written in JSON or JSON Lines only.
+        Whether the answer is lists of items, which can be written in JSON or JSON Lines only.
 
     Raises
     ------
@@ -141,7 +141,7 @@ def answer_type(
     if accept is None or not accept.strip():
         return ours
     ranges = [_range(part) for part in accept.split(",") if part.strip()]
-    # Of equal ranks the first counts: ours.
+    # Among equal ranks max takes the first one, which is ours.
     rank, chosen = max(
         ((_rank(name, ranges), name) for name in dict.fromkeys([ours, *types])),
         key=lambda ranked: ranked[0],
@@ -155,7 +155,7 @@ def answer_type(
 
 
 def _rank(name: str, ranges: list[tuple[str, float]]) -> tuple[float, int]:
-    """Return how much a client wants a media type: the weight, and how closely it is named."""
+    """Return how much a client wants a media type: its weight, and how exactly it is named."""
     family = name.partition("/")[0] + "/*"
     for detail, pattern in ((2, name), (1, family), (0, "*/*")):
         weights = [weight for found, weight in ranges if found == pattern]
@@ -171,7 +171,7 @@ def _split(header: str) -> tuple[str, dict[str, str]]:
 
 
 def _range(text: str) -> tuple[str, float]:
-    """Return a media range and its weight; a weight that is no number from 0 to 1 counts as 0."""
+    """Return a media range and its weight; a weight that is not from 0 to 1 counts as 0."""
     name, parameters = _split(text)
     try:
         weight = float(parameters.get("q", "1"))
@@ -181,7 +181,7 @@ def _range(text: str) -> tuple[str, float]:
 
 
 def answer(media_type: str, scores: np.ndarray, labels: np.ndarray | None) -> bytes:
-    r"""Return predictions as the bytes of a media type, in their order.
+    r"""Return predictions as the bytes of a media type.
 
     Parameters
     ----------

@@ -29,14 +29,14 @@ _LARGEST = float(np.finfo(np.float32).max)
 class Rows(NamedTuple):
     """Rows of features."""
 
-    X: sp.csr_matrix | None  # in fm's layout but for order and duplicates; None: see `one`
+    X: sp.csr_matrix | None  # columns unsorted, duplicates not summed; None: see `one`
     one: tuple[Any, Any] | None  # (indices, values) of a single row, for Model.score_row
-    form: str  # what the body really was: JSON Lines may come as JSON
-    asked: list[Asked] | None = None  # rows are contexts, for which these are to be recommended
+    form: str  # of the body, which may be JSON Lines though the request says JSON
+    asked: list[Asked] | None = None  # if the rows are contexts: what each asks for
 
 
 class Batch:
-    """The rows of a request while they are collected; rows of a kind are checked together."""
+    """Collects the rows of a request; rows of one kind are checked together."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -141,7 +141,7 @@ class Batch:
         self.count += 1
 
     def add_asking(self, instance: Any) -> None:
-        """Add a context; what is to be recommended for it is kept aside."""
+        """Add a context, and keep what it asks for."""
         if type(instance) is not dict:
             raise self.wrong(f"expected an object, found {_shown(instance)}")
         try:
@@ -179,7 +179,7 @@ class Batch:
         return Rows(X, None, form, asked)
 
     def wrong(self, problem: str, number: int | None = None) -> Refusal:
-        """Return the complaint about an instance; by default about the one to be added."""
+        """Return the refusal of an instance; by default, of the one that is being added."""
         return Refusal(400, f"instance {number or self.count + 1}: {problem}")
 
     # -- a run of rows of one kind ---------------------------------------------------------------
@@ -190,7 +190,7 @@ class Batch:
             self.kind = kind
 
     def end_run(self) -> None:
-        """Make a matrix of the rows that are in lists; it takes a tenth of the memory."""
+        """Make a matrix of the rows that are still in lists; it takes a tenth of their memory."""
         if self.named:
             self.done.append(self._encode(self.named))
         elif self.dense:
@@ -245,7 +245,7 @@ class Batch:
 
 
 def _as_float32(values: list[float]) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what becomes infinite is reported by the caller
+    with np.errstate(over="ignore"):  # the caller reports what becomes infinite
         return np.array(values, np.float64).astype(np.float32)
 
 

@@ -2,14 +2,14 @@
 
 Decided here: the order in which a server starts and stops.
 
-1. The socket is bound; GET /ping is answered with 503 while the model is loaded and answers its
-   first row. A model that cannot be loaded ends the process with the reason.
+1. The socket is bound. GET /ping is answered with 503 until the model is loaded and has answered
+   its first row. If a model cannot be loaded, the process ends and says why.
 2. The processes that answer are forked, so that they share the model's memory.
-3. SIGTERM: no more connections begin; those in the socket's queue are accepted, then the socket is
-   closed; requests in flight, and those that arrive on open connections within two seconds, are
+3. SIGTERM: no more connections begin. Those in the socket's queue are accepted, then the socket is
+   closed. Requests in flight, and those that arrive on open connections within two seconds, are
    answered.
 
-What happens in a process, and who waits for what, is decided in ``fm.serving.worker``.
+Not decided here: what happens inside a process (``fm.serving.worker``).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from fm.serving.store import ModelStore
 from fm.serving.worker import MOST_WORKERS, Worker
 
 KEEPALIVE = 75  # seconds that an idle connection stays open
-_SILENCE = 15  # seconds without a byte after which a thread gives a client up
+_SILENCE = 15  # seconds without a byte after which a thread closes the connection
 _GRACE = 20  # seconds for requests in flight at the end; SageMaker kills after 30
 _CONNECTIONS = 2000  # of each process
 _LOADING = (
@@ -67,7 +67,7 @@ def run_server(
     batch: bool = False,
     access_log: bool = False,
 ) -> NoReturn:
-    """Serve a model until SIGTERM or SIGINT comes; leaves by SystemExit, with 0 if all is well.
+    """Serve a model until SIGTERM or SIGINT comes; ends with SystemExit, with 0 if all is well.
 
     Parameters
     ----------
@@ -81,9 +81,9 @@ def run_server(
         Seconds without a sign of life after which a process is replaced.
     limits : Limits, optional
     multi_model : bool
-        Whether to serve all models that lie in the directory, and to load and unload by requests.
+        Whether to serve all models in the directory, and to load and unload models by requests.
     model_bytes : int, optional
-        What the models of a multi-model endpoint may take together.
+        The memory that the models of a multi-model endpoint may take together.
     default_accept, batch
         See :func:`fm.serving.application.create_app`.
     access_log : bool
@@ -96,7 +96,7 @@ def run_server(
     OSError
         If the address cannot be used.
     """
-    # As the first process of a container, we would not be ended by a signal without a handler.
+    # A signal without a handler would not end us if we are the first process of a container.
     signal.signal(signal.SIGTERM, _leave)
     _log_as_json()
     listener = _listen(bind)
@@ -135,7 +135,7 @@ def run_server(
         **({} if store is None else _hooks(store)),
         "preload_app": True,
         "control_socket_disable": True,
-        "forwarded_allow_ips": "",  # nothing that a proxy could say matters here
+        "forwarded_allow_ips": "",  # headers of proxies are not used
         "secure_scheme_headers": {},
     }
     _Server(app, settings).run()
@@ -153,7 +153,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             self.cfg.set(name, value)
 
     def load(self) -> Any:
-        return self._app.wsgi_app  # what is around it (request counting, ...) is not used
+        return self._app.wsgi_app  # without Flask's own call around it, which does nothing here
 
 
 def _leave(*_: Any) -> None:
@@ -178,7 +178,7 @@ def _hooks(store: ModelStore) -> dict[str, Any]:
     return {"post_worker_init": restore, "on_exit": close}
 
 
-# -- before the model is there -------------------------------------------------------------------
+# -- before the model is loaded ------------------------------------------------------------------
 
 
 def _listen(bind: str) -> socket.socket:
@@ -190,7 +190,7 @@ def _listen(bind: str) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Inherited by accepted connections: what a thread waits for longer fails.
+        # Accepted connections inherit this: a thread that waits longer gets an error.
         silence = struct.pack("ll", _SILENCE, 0)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, silence)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, silence)
@@ -204,7 +204,7 @@ def _listen(bind: str) -> socket.socket:
 
 @contextlib.contextmanager
 def _answering_503(listener: socket.socket) -> Iterator[None]:
-    """Answer every connection with 503, from a thread that is gone before anything is forked."""
+    """Answer every connection with 503, in a thread that has ended before anything is forked."""
     done, wake = socket.socketpair()
 
     def answer() -> None:
@@ -235,7 +235,7 @@ def _answering_503(listener: socket.socket) -> Iterator[None]:
 
 
 def _connections() -> int:
-    """Return how many clients a process may have, having raised the limit of open files."""
+    """Raise the limit of open files, and return how many clients a process may have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY or soft < hard:
         with contextlib.suppress(ValueError, OSError):
@@ -285,7 +285,7 @@ class JsonLogger(Logger):  # type: ignore[misc]
             handler.setFormatter(JsonFormatter())
 
     def access(self, resp: Any, req: Any, environ: Any, request_time: timedelta) -> None:
-        """Log a request, if that is wanted."""
+        """Log a request, if requests are to be logged."""
         if self.access_log_enabled:
             entry = {
                 "client": environ.get("REMOTE_ADDR"),

@@ -1,12 +1,12 @@
 """Models by name: what a SageMaker multi-model endpoint loads, lists and unloads.
 
-Decided here: which paths may be opened (those under one directory), which of them are loaded at the
-start, how much memory models may take, and that a process that takes the place of one that died
-knows the same models. One process holds all models, so its list of them is always right.
+Decided here: which paths may be opened (those in one directory), which models are loaded at the
+start, how much memory they may take, and that a process that replaces another one knows the same
+models. One process holds all models, so its list of them is always right.
 
-Loaded at the start is what lies directly in the directory: ``NAME.safetensors``, ``NAME.tar.gz``,
-and ``NAME/`` with a model file in it. SageMaker puts its models one level deeper, into
-``NAME/model/``, and has each of them loaded by a request.
+At the start, the models directly in the directory are loaded: ``NAME.safetensors``,
+``NAME.tar.gz``, and ``NAME/`` with a model file in it. SageMaker puts its models one level deeper,
+into ``NAME/model/``, and loads each of them by a request.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ModelStore:
     warm_up : callable, optional
         Called with each model before it counts as loaded; raises an FMError if it cannot serve.
     record : path, optional
-        A file that keeps the names and paths, for a process that takes the place of this one.
+        A file with the names and paths of the models, for a process that replaces this one.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class ModelStore:
             raise Refusal(400, f"model {name!r} cannot be loaded: {err}") from None
         except MemoryError:
             raise self._full(used) from None
-        size = model.V.nbytes + 3 * model.w.nbytes  # and two vectors made for scoring
+        size = model.V.nbytes + 3 * model.w.nbytes  # w, and two vectors of its size for scoring
         size += recommending.memory(model)
         if used + size > self.max_bytes:
             raise self._full(used)
@@ -155,7 +155,7 @@ class ModelStore:
         return self._entry(name).model
 
     def describe(self, name: str) -> dict[str, str]:
-        """Return name and path as the platform spells them; 404 if there is none."""
+        """Return name and path in the form of the platform; 404 if there is no such model."""
         return {"modelName": name, "modelUrl": self._entry(name).url}
 
     def names(self) -> list[str]:
