@@ -35,12 +35,12 @@ def heat_map(
     model : FactorizationMachine
     data : anything that ``Model.as_dataset`` takes
     save : path, optional
-        Where to write the picture; its ending says the format: .png, .svg, .pdf.
+        Where to write the picture; its ending is the format: .png, .svg, .pdf.
 
     Raises
     ------
     ConfigError
-        If matplotlib is not installed, the model knows no fields, or the format is none of its.
+        If matplotlib is not installed or does not know the format, or the model knows no fields.
     """
     names, strength, linear = field_interactions(model, data)
     count = len(names)
@@ -83,7 +83,7 @@ def bars(
     Raises
     ------
     ConfigError
-        If matplotlib is not installed, or the format is none of its.
+        If matplotlib is not installed, or does not know the format.
     DataError
         If the row does not fit the model.
     """
@@ -113,7 +113,7 @@ def bars(
 
 
 def _label(name: str, width: int) -> str:
-    return one_line(name, width).replace("$", r"\$")  # which would begin a formula
+    return one_line(name, width).replace("$", r"\$")  # else a formula begins
 
 
 def _figure(size: tuple[float, float]) -> Any:
@@ -124,7 +124,7 @@ def _figure(size: tuple[float, float]) -> Any:
             "plots: matplotlib is not installed; run pip install fm[plots], or pip install "
             "matplotlib"
         ) from err
-    return Figure(figsize=size, layout="constrained")  # of no window: nothing to close
+    return Figure(figsize=size, layout="constrained")  # it has no window that must be closed
 
 
 def _saved(figure: Figure, path: str | os.PathLike[str] | None) -> Figure:
