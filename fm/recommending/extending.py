@@ -170,24 +170,11 @@ def _catalogue_with(
             )
         name = f"{match[1]}:{n}"
     if field == old.item:
-        own = sp.csr_matrix(([1.0], ([0], [at])), shape=(1, n), dtype=np.float32)
-        if item_row is not None:
-            told = old.item_side.copy()
-            told[old.item_keys[old.item_keys >= 0]] = False
-            own = own + _moved(without(sp.csr_matrix(item_row), ~told), at)
-        items = sp.vstack([items, own], format="csr", dtype=np.float32)
         item_keys = np.append(item_keys, at)
-        if seen is not None:
-            shape = seen.shape[0], seen.shape[1] + 1
-            seen = sp.csr_matrix((seen.data, seen.indices, seen.indptr), shape)
+        items, seen = _one_item_more(old, items, seen, at, item_row)
     elif field == old.user:
         user_keys = np.append(user_keys, at)
-        if users is not None:  # the columns that describe the new user are unknown
-            none = np.append(users.indptr, users.indptr[-1])
-            users = sp.csr_matrix((users.data, users.indices, none), (users.shape[0] + 1, n))
-        if seen is not None:
-            own = sp.csr_matrix((np.ones(met.size, bool), met, [0, met.size]), (1, seen.shape[1]))
-            seen = sp.vstack([seen, own], format="csr")
+        users, seen = _one_user_more(users, seen, met)
     return dataclasses.replace(
         old,
         items=items,
@@ -200,6 +187,40 @@ def _catalogue_with(
         users=users,
         seen=seen,
     )
+
+
+def _one_item_more(
+    old: Catalogue,
+    items: sp.csr_matrix,
+    seen: sp.csr_matrix | None,
+    at: int,
+    item_row: sp.csr_matrix | None,
+) -> tuple[sp.csr_matrix, sp.csr_matrix | None]:
+    """Return items and pairs seen with a new item of feature `at`, which nobody has seen."""
+    own = sp.csr_matrix(([1.0], ([0], [at])), shape=(1, items.shape[1]), dtype=np.float32)
+    if item_row is not None:
+        described = old.item_side.copy()
+        described[old.item_keys[old.item_keys >= 0]] = False
+        own = own + _moved(without(sp.csr_matrix(item_row), ~described), at)
+    if seen is not None:
+        shape = seen.shape[0], seen.shape[1] + 1
+        seen = sp.csr_matrix((seen.data, seen.indices, seen.indptr), shape)
+    return sp.vstack([items, own], format="csr", dtype=np.float32), seen
+
+
+def _one_user_more(
+    users: sp.csr_matrix | None, seen: sp.csr_matrix | None, met: np.ndarray
+) -> tuple[sp.csr_matrix | None, sp.csr_matrix | None]:
+    """Return users and pairs seen with a new user, about whom only the items met are known."""
+    if users is not None:
+        indptr = np.append(users.indptr, users.indptr[-1])
+        users = sp.csr_matrix(
+            (users.data, users.indices, indptr), (users.shape[0] + 1, users.shape[1])
+        )
+    if seen is not None:
+        own = sp.csr_matrix((np.ones(met.size, bool), met, [0, met.size]), (1, seen.shape[1]))
+        seen = sp.vstack([seen, own], format="csr")
+    return users, seen
 
 
 def _moved(X: sp.csr_matrix, at: int) -> sp.csr_matrix:

@@ -479,7 +479,7 @@ def recommend(
     ratings: Mapping[Any, Any] | None,
     liked: Any,
 ) -> Recommendations:
-    """Recommend, perhaps to somebody of whom only a few ratings are known; see Model.recommend."""
+    """Recommend, perhaps to a person known by a few ratings only; see Model.recommend."""
     if ratings is None and liked is None:
         if context is None:
             raise ConfigError("recommend: expected a context (such as a user's id), found None")
@@ -514,7 +514,7 @@ def _within(
 
 
 def _directions(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors of length 1; that of no length stays so."""
+    """Return vectors of length 1; zero vectors stay zero."""
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     return (vectors / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
 
