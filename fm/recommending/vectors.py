@@ -4,9 +4,9 @@ Decided here: which files and indexes there are. Not decided here: what the vect
 (``Recommender.item_vectors``).
 
 The vector of an item is ``[s_i, b_i]`` and that of a context is ``[s_c, 1]``: their inner product
-is the score minus a constant of the context. So any search by inner product finds the items that
-``Recommender.recommend`` finds, exactly or nearly so, depending on the index. The caller has to
-leave out items that must not be recommended.
+is the score but for a constant of the context. So any search by inner product finds the items that
+``Recommender.recommend`` finds; whether exactly depends on the index. Items that must not be
+recommended are the caller's to leave out.
 
 ========================  ====================================================================
 file                      content
@@ -33,16 +33,16 @@ from fm.recommending.recommender import Recommender
 
 
 def export_vectors(recommender: Recommender, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write the vectors of the items and of the users of the training data; return the files.
+    """Write the vectors of items, and of the training data's users, and return the files.
 
-    Columns that describe a user are as in training; other columns of the context are unknown.
-    Without users in the catalogue there are no files for them.
+    Columns that describe a user are as in training; others of the context are unknown. Without
+    users in the catalogue there are no files of them.
 
     Parameters
     ----------
     recommender : Recommender
     folder : path
-        It is made if it does not exist. Files in it are replaced.
+        It is made if it does not exist; files in it are replaced.
 
     Examples
     --------
