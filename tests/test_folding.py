@@ -582,5 +582,5 @@ def test_numbers_that_are_too_large_to_learn_from(monkeypatch):
     model = knowing_model()
     folding = Folding(model, "user")
     monkeypatch.setattr(np.linalg, "solve", singular)
-    with pytest.raises(DataError, match="fold_in: the rows or targets are so large"):
+    with pytest.raises(DataError, match="fold_in: the values or targets are too large"):
         folding.fold(model.as_dataset([{"film": "f1"}]).X, [3])

@@ -77,7 +77,7 @@ def from_file(tensors: Mapping[str, np.ndarray], notes: Any, features: Features)
     columns = tuple(map(str, notes["item_columns"]))
     for name in columns:
         if features.fields is None or name not in features.field_names:
-            raise DataError(f"catalogue: no column {name!r}, which is said to describe items")
+            raise DataError(f"catalogue: no column {name!r}, but item_columns names it")
         side[features.fields == features.field_names.index(name)] = True
     return Catalogue(
         items, keys, FeatureIds(keys, features.encoder), side, by_item.name,

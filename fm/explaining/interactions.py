@@ -5,8 +5,8 @@ pairs of a million features nobody could see any, and most of them never meet. N
 terms of one score (``fm.explaining.terms``), pictures (``fm.explaining.pictures``).
 
 The term of a pair in a row is ``<v_i, v_j> x_i x_j`` (Rendle 2010, equation 1). The pairs are found
-by sparse products ``X' X`` of a part of the features at a time, so memory stays bounded, however
-many pairs there are; the result is exact.
+by sparse products ``X' X``, a part of the features at a time: memory stays bounded, however many
+pairs there are, and the result is exact.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ import scipy.sparse as sp
 from fm.errors import ConfigError, DataError
 from fm.explaining.terms import one_line
 from fm.scoring.formula import inner
+from fm.sparse import with_values
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from fm.scoring.machine import FactorizationMachine
 
-_PAIRS = 1 << 22  # that are looked at together: some 100 MB
-_FLOATS = 1 << 22  # of the vectors of pairs that are multiplied together
+_PAIRS = 1 << 22  # pairs that are looked at together: some 100 MB
+_FLOATS = 1 << 22  # floats of the vectors that are multiplied together
 
 
 class Interaction(NamedTuple):
-    """A pair of features that occurs.
+    """A pair of features that occurs in some row.
 
     Attributes
     ----------
@@ -69,8 +70,8 @@ class FieldInteractions(NamedTuple):
     names : list of str
         The fields.
     strength : ndarray of float64, shape (num_fields, num_fields)
-        Mean over the rows of the sizes of all terms of two fields, symmetric. On the diagonal:
-        pairs within the field.
+        Mean over the rows of the summed sizes of all pairs of two fields; symmetric. On the
+        diagonal: the pairs within the field.
     linear : ndarray of float64, shape (num_fields,)
         The same of the fields' linear terms.
 
@@ -114,12 +115,12 @@ def interactions(
     k : int
         How many pairs.
     min_count : int
-        Only pairs that at least so many rows have.
+        Only pairs that occur in at least so many rows.
 
     Raises
     ------
     ConfigError
-        If `k` or `min_count` is no integer of at least 1.
+        If `k` or `min_count` is not an integer of at least 1.
     DataError
         If the rows do not fit the model.
 
@@ -198,21 +199,21 @@ def field_interactions(model: FactorizationMachine, data: Any) -> FieldInteracti
 
 def _rows(model: FactorizationMachine, data: Any) -> sp.csr_matrix:
     X = model.as_dataset(data).X
-    return sp.csr_matrix((X.data.astype(np.float64), X.indices, X.indptr), shape=X.shape)
+    return with_values(X, X.data.astype(np.float64))
 
 
 def _blocks(X: sp.csr_matrix) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yield the pairs of features i < j that occur: i, j, rows, sum of x_i x_j, of its size.
+    """Yield the pairs of features i < j that occur: i, j, rows, sum of x_i x_j, sum of |x_i x_j|.
 
-    On a terminal a bar shows how much is done, if it takes longer than a moment.
+    On a terminal a bar shows the progress, if it takes more than a second.
     """
     from tqdm import tqdm
 
     lengths = np.diff(X.indptr)
     columns = X.tocsc()
-    plain = _ones(X)
+    plain = with_values(X, np.ones_like(X.data))
     signed, all_one = bool((X.data < 0).any()), bool((X.data == 1).all())
-    # At most so many pairs has a feature: the entries of the rows that it is in.
+    # The most pairs that each feature can have: the entries of the rows that it is in.
     most = np.add.reduceat(
         np.append(lengths[columns.indices], 0), columns.indptr[:-1], dtype=np.int64
     )
@@ -227,29 +228,25 @@ def _blocks(X: sp.csr_matrix) -> Iterator[tuple[np.ndarray, ...]]:
             part = columns[:, begin:end].tocsr()
             if not part.nnz:
                 continue
-            pattern = _ones(part).T.tocsr() @ plain
+            pattern = with_values(part, np.ones_like(part.data)).T.tocsr() @ plain
             first = np.repeat(
                 np.arange(begin, end, dtype=pattern.indices.dtype), np.diff(pattern.indptr)
             )
             keep = first < pattern.indices
             counts = pattern.data[keep]
-            # Where all numbers are 1, or none is negative, the sums are known already.
+            # If all values are 1, or none is negative, these sums are known already.
             sums = counts if all_one else _values(part.T.tocsr() @ X, pattern)[keep]
             sizes = _values(abs(part).T.tocsr() @ abs(X), pattern)[keep] if signed else sums
             yield first[keep], pattern.indices[keep], np.rint(counts).astype(np.int64), sums, sizes
             bar.update(int(most[begin:end].sum()))
 
 
-def _ones(X: sp.csr_matrix) -> sp.csr_matrix:
-    """Return a matrix with 1 wherever X has an entry."""
-    return sp.csr_matrix((np.ones_like(X.data), X.indices, X.indptr), shape=X.shape)
-
-
 def _values(product: sp.csr_matrix, pattern: sp.csr_matrix) -> np.ndarray:
     """Return the values of a product at the entries of another, in their order.
 
-    Products of matrices with the same entries have the same entries in the same order, but scipy
-    leaves out those that cancel to 0. (To index one by the other would search whole rows.)
+    If the factors of two products have entries in the same places, so have the products, in the
+    same order; but scipy leaves out sums that cancel to 0. (Indexing by these places would be slow:
+    scipy searches the whole row for each.)
     """
     if np.array_equal(product.indices, pattern.indices):
         values: np.ndarray = product.data

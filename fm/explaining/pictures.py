@@ -36,7 +36,7 @@ def heat_map(
         The column beside it, in the same colors.
     title : str
     save : path, optional
-        Where to write the picture; its ending says the format: .png, .svg, .pdf.
+        Where to write the picture; its ending is the format: .png, .svg, .pdf.
 
     Raises
     ------

@@ -9,8 +9,8 @@ entry of the row, and ``<v_i, v_j> x_i x_j`` of each pair of entries. :func:`exp
 terms of one row. They add up to the score, in float64; :meth:`fm.Model.scores` rounds
 the same sum to float32.
 
-A row of m entries has m (m - 1) / 2 pairs. Sums over them are had without the pairs, from the sums
-of the fields' vectors, in O(m k). Single pairs are listed for the strongest only.
+A row of m entries has m (m - 1) / 2 pairs. Their sums are computed without the pairs, from the sums
+of the fields' vectors, in O(m k). Only the strongest pairs are listed one by one.
 """
 
 from __future__ import annotations
@@ -68,11 +68,12 @@ class Explanation:
     values : ndarray of float64, shape (num_entries,)
         Their values x.
     field_names : tuple of str
-        The fields of the row, as rows and columns of `by_field`. A feature without a field is one
-        of its own, called as the feature. Of more than 200 the weakest are one, "N others".
+        The fields of the row, as rows and columns of `by_field`. A feature without a field is its
+        own field, with the feature's name. If there are more than 200, the weakest are summed up
+        as "N others".
     by_field : ndarray of float64, shape (num_fields, num_fields)
-        The upper triangle holds the sums of the pairs between two fields; the diagonal holds what a
-        field does alone: its linear terms and the pairs within it. The lower triangle is 0.
+        The upper triangle holds the sum of the pairs between two fields. The diagonal holds the
+        linear terms of a field and the pairs within it. The lower triangle is 0.
     probability : float or None
         Of a classifier: that of label 1, sigmoid(score).
     filled : tuple of str
@@ -101,12 +102,12 @@ class Explanation:
     filled: tuple[str, ...] = ()
 
     def terms(self, top: int = 12) -> list[tuple[str, float]]:
-        """Return the strongest linear terms and pairs, and what the others come to.
+        """Return the strongest linear terms and pairs, and the sum of the others.
 
         Parameters
         ----------
         top : int
-            How many terms; pairs that are not listed in :attr:`pairs` cannot be among them.
+            How many terms. Only the pairs in :attr:`pairs` can be among them.
 
         Returns
         -------
@@ -188,7 +189,7 @@ class Explanation:
 
 
 def one_line(name: str, width: int) -> str:
-    """Return a name fit for a table: one line, printable, at most `width` characters.
+    """Return a name that fits in a table: one line, printable, at most `width` characters.
 
     Examples
     --------
@@ -214,9 +215,9 @@ def explain(model: FactorizationMachine, row: Any, *, pairs: int = 20) -> Explan
     Raises
     ------
     DataError
-        If there is not one row, or it does not fit the model.
+        If there is no row or more than one, or it does not fit the model.
     ConfigError
-        If `pairs` is no integer >= 0.
+        If `pairs` is not an integer >= 0.
 
     Examples
     --------
@@ -314,7 +315,7 @@ def _sums_by_field(
         names.append(f"{keys.size - kept.size:,} others")
     sums = _sum_rows(vectors, group, len(names))
     products = sums @ sums.T
-    # the pairs within a field: 1/2 (|sum of z|^2 - sum of |z|^2), Rendle 2010, lemma 3.1
+    # the pairs within a field: 1/2 (|sum of z|^2 - sum of |z|^2), see fm.scoring.formula
     alone = linear - 0.5 * inner(vectors, vectors)
     by_field = np.triu(products, 1)
     np.fill_diagonal(
@@ -332,8 +333,8 @@ def _sum_rows(rows: np.ndarray, group: np.ndarray, num_groups: int) -> np.ndarra
 def _strongest_pairs(vectors: np.ndarray, count: int) -> Pairs:
     """Return (products, i, j) of the pairs of rows with the largest absolute inner products.
 
-    By falling norm, block by block. A product is at most that of the norms, so that once enough
-    pairs are found, most of the others need not be looked at.
+    The rows are taken by falling norm, block by block. A product is at most the product of the
+    norms, so once enough pairs are found, most of the others need not be computed.
     """
     norms = np.sqrt(inner(vectors, vectors))
     order = np.argsort(-norms, kind="stable")

@@ -13,9 +13,9 @@ tensor              type        meaning
 ``w0``              F32 [1]     the bias
 ``w``               F32 [n]     one weight per feature
 ``V``               F32 [n, k]  one vector of factors per feature
-``fields``          I32 [n]     field of each feature, -1: unknown; left out if all are unknown
-``encoder_json``    U8 [bytes]  the encoder as JSON in UTF-8; left out where there is none
-``item_rows``,      I32, I32,   the catalogue (``fm.catalogue.catalogue``), where there is one: the
+``fields``          I32 [n]     field of each feature, -1: none; left out if no feature has one
+``encoder_json``    U8 [bytes]  the encoder as JSON in UTF-8; left out if there is none
+``item_rows``,      I32, I32,   the catalogue (``fm.catalogue.catalogue``), if there is one: the
 item side ``item_features``,  F32         of each item as a CSR matrix of features
 ``item_values``
 ``user_rows``,      as above    the features of each user's own columns

@@ -20,9 +20,9 @@ def load(path: str | os.PathLike[str]) -> Model:
     Parameters
     ----------
     path : path
-        A file of :meth:`Model.save`; an artefact of Amazon's built-in algorithm
-        (``model.tar.gz`` or the ``model_algo-1`` in it); a ``model.tar.gz`` with our file in it;
-        or a directory that holds one of these.
+        A file written by :meth:`fm.Model.save`; an artefact of Amazon's built-in algorithm
+        (``model.tar.gz`` or the ``model_algo-1`` in it); a ``model.tar.gz`` that holds our file;
+        or a directory with one of these.
 
     Raises
     ------

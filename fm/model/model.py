@@ -1,4 +1,4 @@
-"""Model: a trained factorization machine, with all that people ask of it.
+"""Model: a trained factorization machine, and everything that people ask of it.
 
 Decided here: what a model remembers of its training, and what can be asked of it. Not decided here:
 how rows are scored (``fm.scoring.machine``), how the parameters are found (``fm.training.fit``),
@@ -68,7 +68,7 @@ class Model(FactorizationMachine):
         return explain(self, row, pairs=pairs)
 
     def interactions(self, data: Any, k: int = 20, *, min_count: int = 1) -> list[Interaction]:
-        """Return the strongest pairs in some rows; see ``fm.explaining.interactions``."""
+        """Return the strongest pairs of features; see :mod:`fm.explaining.interactions`."""
         from fm.explaining.interactions import interactions
 
         return interactions(self, data, k, min_count=min_count)
@@ -77,7 +77,7 @@ class Model(FactorizationMachine):
 
     @cached_property
     def recommender(self) -> Recommender:
-        """What recommends this model's items; made once (see ``fm.recommending.recommender``)."""
+        """The recommender of this model's items, made once; see ``fm.recommending.recommender``."""
         from fm.recommending.recommender import Recommender
 
         return Recommender(self)
@@ -177,7 +177,7 @@ class Model(FactorizationMachine):
         return replace(self, catalogue=made)
 
     def fold_in(self, X: Any, y: Any, field: str, *, weight: Any = None) -> Folded:
-        """Return what a few rows tell of a new user or item; see ``fm.recommending.folding``."""
+        """Return what a few rows tell about a new user or item; see ``fm.recommending.folding``."""
         from fm.recommending.folding import fold_in
 
         return fold_in(self, X, y, field, weight=weight)
@@ -195,7 +195,7 @@ class Model(FactorizationMachine):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model to a file and return its path; see ``fm.model.file`` for the format.
 
-        Whoever reads `path` sees the old file or the whole new one, even after a power failure.
+        A reader of `path` sees the old file or the complete new one, even after a power failure.
 
         Parameters
         ----------

@@ -1,16 +1,19 @@
 """Contexts: who or what is recommended for -> rows of features without an item.
 
-Decided here: what a context may be given as, and whose it is. Not decided here: what is recommended
-(``fm.recommending.recommender``).
+Decided here: which inputs are contexts, and which user a context belongs to. Not decided here: what
+is recommended (``fm.recommending.recommender``).
 
-**A context** is a mapping of column names to values, such as ``{"user": 7, "hour": 20}``. Of the
-columns that it leaves out, those that describe a known user are as in the training data, and the
-others are unknown; columns of the item are ignored. The id of a user alone (a text
-or a whole number) stands for ``{user column: id}``. For a model without an encoder a user's id is
-the number of the feature, and the only mapping is ``{}``, of whom nothing is known. An unknown user
-is served as the model serves unknown users. Many contexts are a list, array or Series of these, a
-frame or Arrow table, a path (``pathlib``) of a file, or a sparse matrix of features. A table may
-leave out columns as a mapping may, but not all of them; a matrix tells all features.
+**One context** is a mapping of column names to values, such as ``{"user": 7, "hour": 20}``, or the
+id of a user (a text or a whole number), which stands for ``{user column: id}``. Columns may be left
+out: those that describe a known user are then as in the training data, and the others are unknown.
+Columns of the item are ignored. A user that training did not meet is the unknown user.
+
+For a model without an encoder, the id of a user is the number of the user's feature, and the only
+mapping is ``{}``, a context that says nothing.
+
+**Many contexts** are a list, array or Series of these, a frame or Arrow table, a path (``pathlib``)
+to a file, or a sparse matrix of features. A table may leave out columns, but not all of them. A
+matrix is taken as it is.
 """
 
 from __future__ import annotations
@@ -37,14 +40,14 @@ if TYPE_CHECKING:
 
 
 def listed(values: Any) -> Any:
-    """Return a Series, Index or array of one dimension as a list; anything else as it is.
+    """Return a one-dimensional Series, Index or array as a list, and anything else as it is.
 
     Examples
     --------
     >>> listed(np.array([5.0, 6.0])), listed("ab")
     ([5.0, 6.0], 'ab')
     """
-    for method in ("tolist", "to_list", "to_pylist"):  # numpy and pandas, polars, Arrow
+    for method in ("tolist", "to_list", "to_pylist"):  # of numpy and pandas, polars, Arrow
         if hasattr(values, method) and getattr(values, "ndim", 1) == 1:
             return getattr(values, method)()
     return values
@@ -72,19 +75,19 @@ class Contexts:
 
     @property
     def user_ids(self) -> Sequence[str]:
-        """What the users of the training data are called, in the order of their features."""
+        """The ids of the users of the training data, in the order of their features."""
         encoder = self.model.encoder if self._user_is_column else None
         return FeatureIds(self.catalogue.user_keys, encoder)
 
     def read(self, rows: Any) -> sp.csr_matrix:
-        """Return contexts (see the module) as rows of features, without the item side.
+        """Return contexts (see the module) as rows of features without the item side.
 
         Raises
         ------
         DataError
             If they cannot be read.
         ConfigError
-            If they are users' ids and the catalogue has no user column.
+            If they are ids of users and the catalogue has no user column.
         """
         return self.catalogue.contexts(self._rows(rows))
 
@@ -129,7 +132,7 @@ class Contexts:
 
         encoder, expected = self._encoder(), self._context_columns
         table = read_table(rows, expect=expected)
-        if not expected:  # a model of items alone: every context is alike
+        if not expected:  # the model has columns of items only: all contexts are the same
             return sp.csr_matrix((table.num_rows, self.model.num_features), dtype=np.float32)
         if not set(expected) & set(table.column_names):
             raise DataError(
@@ -139,7 +142,7 @@ class Contexts:
         return encode_table(encoder, self.catalogue, table, expected, optional=expected).X
 
     def of_users(self, ids: Sequence[Any]) -> sp.csr_matrix:
-        """Return one row for each user's id; see :meth:`read`."""
+        """Return one row for each id of a user; see :meth:`read`."""
         name = self.catalogue.user
         if not name:
             raise ConfigError(
@@ -183,7 +186,7 @@ class Contexts:
 
     @cached_property
     def user_features(self) -> np.ndarray:
-        """Which features are of the user column, that of unknown users included."""
+        """Which features belong to the user column, including the one of unknown users."""
         mask = np.zeros(self.model.num_features, bool)
         mask[self.catalogue.user_keys] = True
         if self.model.fields is not None and self.catalogue.user in self.model.field_names:
@@ -197,5 +200,5 @@ class Contexts:
 def is_id(value: Any) -> bool:
     """Whether a value can be an id: a text or a whole number."""
     if isinstance(value, (float, np.floating)):
-        return value.is_integer()  # pandas makes floats of integers with gaps
+        return value.is_integer()  # pandas turns integers with missing values into floats
     return isinstance(value, (str, int, np.integer))

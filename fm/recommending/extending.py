@@ -1,7 +1,7 @@
-"""A longer model: a new user or item becomes one that the model knows.
+"""Extending: a model that also knows a new user or item.
 
-Decided here: where the new feature stands, and what else of the model moves. Not decided here: what
-is learnt of it (``fm.recommending.folding``).
+Decided here: where the new feature is inserted, and what else of the model moves. Not decided here:
+how its parameters are found (``fm.recommending.folding``).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def with_feature(
     item_row: sp.csr_matrix | None = None,
     seen: Iterable[Any] = (),
 ) -> M:
-    """Return a model that knows a new value as what was learnt of it.
+    """Return a model that knows a new value, with the parameters that were learnt for it.
 
-    The feature becomes the last of its field, and the features behind it move up by one; where the
-    model has no encoder it becomes the last of all. Scores of other rows stay what they are.
+    The feature becomes the last of its field, and later features move up by one; in a model without
+    an encoder it becomes the last of all. Scores of other rows stay the same.
 
     Parameters
     ----------
@@ -46,21 +46,21 @@ def with_feature(
     folded : Folded
         What :func:`fold_in` returned.
     name : str or number
-        What the value is called in the data. Not used without an encoder.
+        The value in the data. Not used without an encoder.
     item_row : csr_matrix of one row, optional
         For a new item of a model with a catalogue: the features (of `model`) that describe it.
     seen : iterable of item ids
-        For a new user of a model with a catalogue: items that are not recommended to them unless
-        asked for, such as those that :func:`fm.recommending.folding.fold_ratings` returns.
+        For a new user of a model with a catalogue: the items that the user has seen, such as those
+        that :func:`fm.recommending.folding.fold_ratings` returns.
 
     Raises
     ------
     ConfigError
-        If the field cannot get another value: a numeric or hashed column, or a range of features
-        that the catalogue knows as users or items and that is not the last. If `seen` is given
-        for anything but a user, or to a model that does not remember what users have seen.
+        If the field cannot get another value: it is a numeric or hashed column, or a range of users
+        or items with features after it. If `seen` is given for a value that is not a user, or the
+        model does not remember what users have seen.
     DataError
-        If the value is known already, or is missing; if an item of `seen` is not known.
+        If the value is already known, or missing; if an item of `seen` is unknown.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def _extended(model: FactorizationMachine, field: str, name: Any) -> tuple[int, 
 
 
 def _met(catalogue: Catalogue | None, field: str, seen: Iterable[Any]) -> np.ndarray:
-    """Return the numbers of the items that a new user has met, ascending."""
+    """Return the numbers of the items that a new user has seen, ascending."""
     items = list(seen)
     if not items:
         return np.zeros(0, np.int32)
@@ -154,7 +154,7 @@ def _catalogue_with(
     item_row: sp.csr_matrix | None,
     met: np.ndarray,
 ) -> Catalogue:
-    """Return the catalogue of a model that got feature `at` of a field."""
+    """Return the catalogue after feature `at` of a field was inserted."""
     from fm.catalogue.fields import FeatureIds
 
     n, seen, name = old.items.shape[1] + 1, old.seen, field
@@ -170,24 +170,11 @@ def _catalogue_with(
             )
         name = f"{match[1]}:{n}"
     if field == old.item:
-        own = sp.csr_matrix(([1.0], ([0], [at])), shape=(1, n), dtype=np.float32)
-        if item_row is not None:
-            told = old.item_side.copy()
-            told[old.item_keys[old.item_keys >= 0]] = False
-            own = own + _moved(without(sp.csr_matrix(item_row), ~told), at)
-        items = sp.vstack([items, own], format="csr", dtype=np.float32)
         item_keys = np.append(item_keys, at)
-        if seen is not None:
-            shape = seen.shape[0], seen.shape[1] + 1
-            seen = sp.csr_matrix((seen.data, seen.indices, seen.indptr), shape)
+        items, seen = _one_item_more(old, items, seen, at, item_row)
     elif field == old.user:
         user_keys = np.append(user_keys, at)
-        if users is not None:  # nothing is known of the new one's columns
-            none = np.append(users.indptr, users.indptr[-1])
-            users = sp.csr_matrix((users.data, users.indices, none), (users.shape[0] + 1, n))
-        if seen is not None:
-            own = sp.csr_matrix((np.ones(met.size, bool), met, [0, met.size]), (1, seen.shape[1]))
-            seen = sp.vstack([seen, own], format="csr")
+        users, seen = _one_user_more(users, seen, met)
     return dataclasses.replace(
         old,
         items=items,
@@ -200,6 +187,40 @@ def _catalogue_with(
         users=users,
         seen=seen,
     )
+
+
+def _one_item_more(
+    old: Catalogue,
+    items: sp.csr_matrix,
+    seen: sp.csr_matrix | None,
+    at: int,
+    item_row: sp.csr_matrix | None,
+) -> tuple[sp.csr_matrix, sp.csr_matrix | None]:
+    """Return items and pairs seen with a new item of feature `at`, which nobody has seen."""
+    own = sp.csr_matrix(([1.0], ([0], [at])), shape=(1, items.shape[1]), dtype=np.float32)
+    if item_row is not None:
+        described = old.item_side.copy()
+        described[old.item_keys[old.item_keys >= 0]] = False
+        own = own + _moved(without(sp.csr_matrix(item_row), ~described), at)
+    if seen is not None:
+        shape = seen.shape[0], seen.shape[1] + 1
+        seen = sp.csr_matrix((seen.data, seen.indices, seen.indptr), shape)
+    return sp.vstack([items, own], format="csr", dtype=np.float32), seen
+
+
+def _one_user_more(
+    users: sp.csr_matrix | None, seen: sp.csr_matrix | None, met: np.ndarray
+) -> tuple[sp.csr_matrix | None, sp.csr_matrix | None]:
+    """Return users and pairs seen with a new user, about whom only the items met are known."""
+    if users is not None:
+        indptr = np.append(users.indptr, users.indptr[-1])
+        users = sp.csr_matrix(
+            (users.data, users.indices, indptr), (users.shape[0] + 1, users.shape[1])
+        )
+    if seen is not None:
+        own = sp.csr_matrix((np.ones(met.size, bool), met, [0, met.size]), (1, seen.shape[1]))
+        seen = sp.vstack([seen, own], format="csr")
+    return users, seen
 
 
 def _moved(X: sp.csr_matrix, at: int) -> sp.csr_matrix:

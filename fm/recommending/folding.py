@@ -1,8 +1,8 @@
-"""Folding in: what a new user or item is worth, learnt from a handful of rows in milliseconds.
+"""Folding in: the weight and factors of a new user or item, from a few rows, in milliseconds.
 
-Decided here: how a new feature's weight and factors are found while all else stays as it is, and
-how the feature becomes part of a model. Not decided here: what is then recommended
-(``fm.recommending.recommender``). Only numpy and scipy are used.
+Decided here: how the parameters of a new feature are found while all others stay as they are. Not
+decided here: how it becomes part of a model (``fm.recommending.extending``), what is then
+recommended (``fm.recommending.recommender``). Only numpy and scipy are used.
 
 A new feature of value 1, with weight w and factors v, changes the score of a row x to (Rendle 2010,
 equation 1)
@@ -16,21 +16,21 @@ regression (or logistic regression) on z = [1, s_x]:
         + 1/2 (theta - mean)' covariance^-1 (theta - mean)
 
 **The prior** is that of empirical Bayes: mean and covariance of theta over the features of the same
-field that training has met. It knows what users have in common: that a weight goes with certain
-factors, and which factors vary at all. Two things are not taken as they are found. Learnt values
-are shrunk, so they vary less than what they estimate (the covariance lacks the mean variance of the
-estimates): the covariance is multiplied by :data:`SPREAD`. And few features tell little of a
-covariance: the diagonal, with one variance for all factors, counts as one feature more.
+field that training has met. It tells what users have in common: which factors go with a high
+weight, and which factors vary at all. Two corrections are made. Learnt values are shrunk, so they
+vary less than the values they estimate (the covariance lacks the mean variance of the estimates):
+the covariance is multiplied by :data:`SPREAD`. And a few features say little about a covariance: a
+diagonal one, with one variance for all factors, is added and counts as one more feature.
 
-**The noise** of a regression is the mean squared error on the held-out rows of training; log loss
-has none (1).
+**The noise** of a regression is the mean squared error on the held-out rows of training; for log
+loss it is 1.
 
-**Without rows** theta is the mean of the prior: an average user. Its errors are those of the
-unknown feature, to 0.3% in either direction (``scripts/bench/coldstart.py``).
+**Without rows** theta is the mean of the prior: an average user. Its errors differ from those of
+the unknown feature by at most 0.3%, in either direction (``scripts/bench/coldstart.py``).
 
-**A ranker** learns from rows that are liked. Beside them it gets rows that are not: the other items
-(or users) of the catalogue, a seeded sample of at most :data:`MAX_OTHERS`, together of the weight
-that training gives to negatives, ``num_negatives`` for each liked row.
+**A ranker** learns from liked rows. The other items (or users) of the catalogue are added as rows
+that are not liked: a seeded sample of at most :data:`MAX_OTHERS`. Together they weigh as much as
+negatives weigh in training: ``num_negatives`` for each liked row.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 SPREAD = 1.5  # chosen on ml-latest-small, ml-1m and jester; 1 to 2 differ by less than 1%
 MAX_OTHERS = 2000
 _LARGEST = float(np.finfo(np.float32).max)
-_NEWTON_STEPS = 50  # a dozen are enough, unless labels are separable and the prior is very wide
+_NEWTON_STEPS = 50  # a dozen suffice, unless labels are separable and the prior is very wide
 
 
 class Folded(NamedTuple):
@@ -77,7 +77,7 @@ class Folded(NamedTuple):
 
 
 class Folding:
-    """A model prepared to fold new values of one field in; :func:`fold_in` makes and keeps one.
+    """A model prepared to fold in new values of one field; :func:`fold_in` makes and keeps one.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class Folding:
         Variance of the targets around the scores, for regression; the default is the mean squared
         error that training measured on held-out rows.
     catalogue : Catalogue, optional
-        For a ranker: where what is not liked is drawn from; the default is the model's.
+        For a ranker: the items that are not liked are drawn from it; the default is the model's.
 
     Attributes
     ----------
@@ -103,8 +103,8 @@ class Folding:
     Raises
     ------
     ConfigError
-        If the model has no such field, it has fewer than two trained features, or the noise is not
-        known.
+        If the model has no such field, the field has fewer than two trained features, or the noise
+        is not known.
     """
 
     def __init__(
@@ -121,8 +121,8 @@ class Folding:
         self._dropped[features] = True
         self.mean, self.covariance = _prior(model, field, features)
         variances, axes = np.linalg.eigh(self.covariance)
-        # theta = mean + root a, with a standard normal: no inverse, so directions in which nothing
-        # varies (a model without linear weights) need no care.
+        # theta = mean + root a, where a is standard normal. This needs no inverse, so directions in
+        # which nothing varies (a model without linear weights) are no special case.
         self._root = axes * np.sqrt(np.maximum(variances, 0.0))
         self.noise = 1.0
         if not model.task.labels:
@@ -178,15 +178,14 @@ class Folding:
                 step = np.linalg.solve(hessian, gradient)
             except np.linalg.LinAlgError as err:
                 raise DataError(
-                    "fold_in: the rows or targets are so large that nothing can be learnt of them; "
-                    "scale the numbers in them"
+                    "fold_in: the values or targets are too large to learn from; scale them down"
                 ) from err
             if loss.is_quadratic():
                 a = a - step
                 break
             if float(gradient @ step) < 1e-18 * max(1.0, float(w.sum())):
                 break
-            # A full step may overshoot where the sigmoid is flat: half of it, until it helps.
+            # Where the sigmoid is flat a full step may overshoot: halve it until it helps.
             length, before = 1.0, cost(a)
             while cost(a - length * step) > before and length > 1e-6:
                 length /= 2
@@ -197,7 +196,7 @@ class Folding:
 
     @cached_property
     def _sample(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return (keys, vectors, constants, features of that side) of what may be not liked."""
+        """Return (keys, vectors, constants, side) of the items or users that may be not liked."""
         model, catalogue = self.model, self.catalogue
         if catalogue is None:
             raise ConfigError(
@@ -207,7 +206,7 @@ class Folding:
         if self._dropped[catalogue.item_keys[catalogue.item_keys >= 0]].any():
             keys = catalogue.user_keys
             users = sp.identity(model.num_features, np.float32, "csr")[keys]
-            X, side = users, ~catalogue.item_side  # what else is said of users is not kept
+            X, side = users, ~catalogue.item_side  # without the columns that describe users
         else:
             X, keys, side = catalogue.items, catalogue.item_keys, catalogue.item_side
         if len(keys) > MAX_OTHERS:
@@ -218,7 +217,7 @@ class Folding:
         return keys, X @ model.V, constants, side
 
     def _others(self, X: sp.csr_matrix, total: float) -> tuple[np.ndarray, ...]:
-        """Return (Z, offsets, targets, weights) of the others, beside the folded side of row 0."""
+        """Return (Z, offsets, targets, weights) of rows not liked, with the other side of row 0."""
         model = self.model
         keys, vectors, constants, side = self._sample
         context = without(X[:1], side)
@@ -235,20 +234,20 @@ def fold_in(
 ) -> Folded:
     """Return weight and factors of a new value of a field, learnt from a few rows.
 
-    The model stays as it is, and so do its files; :func:`with_feature` makes one that knows the
-    value. What depends on the model alone is computed once and kept.
+    The model does not change; :func:`fm.recommending.extending.with_feature` makes one that knows
+    the value. What depends on the model alone is computed once and kept.
 
     Parameters
     ----------
     model : FactorizationMachine
     X : csr_matrix or what Model.as_dataset reads
-        Rows of the new user or item. Their entries in `field` do not count. No rows: the mean of
-        the trained values. Repeated rows count each time.
+        Rows of the new user or item. Their entries in `field` are ignored. Without rows, the result
+        is the mean of the trained values. A repeated row counts each time.
     y : array, shape (num_rows,)
         Targets: numbers for a regressor, else labels 0 and 1. None: all rows are liked, for a
         ranker.
     field : str
-        The field that gets the new value; see :class:`Folding`.
+        The field of the new value; see :class:`Folding`.
     weight : array, shape (num_rows,), optional
         Weight of each row, >= 0.
 
@@ -285,16 +284,16 @@ def ratings_rows(
     model : FactorizationMachine
     catalogue : Catalogue
     context : mapping, csr_matrix of one row, or None
-        Columns of the person (and the hour, ...); what belongs to the item side does not count.
-        None: nothing is said of the person.
+        Columns of the person (and the hour, ...); columns of the item side are ignored. None:
+        nothing is known about the person.
     ratings : mapping
-        Item id to rating; of a classifier or ranker 0 or 1.
+        Item id to rating; 0 or 1 for a classifier or ranker.
 
     Raises
     ------
     DataError
-        If an item is not in the catalogue, a rating is not a finite number, as float32 has them
-        (or not 0 or 1), or the context does not suit the model.
+        If an item is not in the catalogue, a rating is not a finite float32 number (or not 0 or 1),
+        or the context does not suit the model.
     """
     if not isinstance(ratings, Mapping):
         raise DataError(
@@ -333,7 +332,7 @@ def fold_ratings(
     ratings: Mapping[Any, Any] | None = None,
     liked: Iterable[Any] | None = None,
 ) -> tuple[Folded, list[Any]]:
-    """Return what is learnt of a person from a few ratings or likes, and the items in them.
+    """Return what a few ratings or likes tell about a person, and the items that they name.
 
     Parameters
     ----------
@@ -342,7 +341,7 @@ def fold_ratings(
     context : mapping, csr_matrix of one row, or None
         See :func:`ratings_rows`.
     ratings : mapping, optional
-        Item id to rating; of a classifier or ranker 0 or 1.
+        Item id to rating; 0 or 1 for a classifier or ranker.
     liked : iterable of item ids, optional
         Items that the person liked: label 1. Not for a regressor.
 
@@ -398,9 +397,9 @@ def _prior(
         column = model.encoder.columns[model.encoder.field_names.index(field)]
         if column.kind == "numeric":
             raise ConfigError(f"field: expected a column with values, found {field}, a numeric one")
-        features = features[1:]  # the first is the unknown one
+        features = features[1:]  # the first is that of unknown values
     theta = np.hstack([model.w[features, None], model.V[features]]).astype(np.float64)
-    theta = theta[theta.any(axis=1)]  # training leaves at 0 what it does not meet
+    theta = theta[theta.any(axis=1)]  # training leaves features that it does not meet at 0
     count = len(theta)
     if count < 2:
         raise ConfigError(
@@ -416,7 +415,7 @@ def _prior(
 
 
 def _noise(model: FactorizationMachine) -> float:
-    """Return the variance of targets around scores: of held-out rows, else of training rows."""
+    """Return the variance of targets around scores, on held-out rows, else on training rows."""
     metrics = model.metrics
     for noise in (metrics.get("mse"), 2 * metrics.get("loss", math.nan)):  # loss is half of it
         if noise is not None and math.isfinite(noise) and noise > 0:

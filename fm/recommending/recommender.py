@@ -1,19 +1,16 @@
 """Recommender: the best items for a context, exactly as scoring every item would find them.
 
-Decided here: what a context is, which items may be recommended, and what comes back. Not decided
-here: what the items are (``fm.catalogue.catalogue``), how the best are found
-(``fm.recommending.topk``).
+Decided here: which items may be recommended, and what is returned. Not decided here: what a context
+is (``fm.recommending.contexts``), what the items are (``fm.catalogue.catalogue``), how the best are
+found (``fm.recommending.topk``).
 
-A row has two sides, the item's and the context's (see ``fm.catalogue.catalogue``). With, for one
-side, ``s = sum_j x_j v_j``, ``l = sum_j w_j x_j`` and ``q = (|s|^2 - sum_j x_j^2 |v_j|^2) / 2``,
-the pairs within the side, the score of context c and item i is
+A row has two sides, the item's and the context's (see ``fm.catalogue.catalogue``). The score of
+context c and item i is (see ``fm.scoring.formula.side_terms``)
 
-    w0 + l_c + q_c + l_i + q_i + <s_c, s_i>
+    w0 + t_c + t_i + <s_c, s_i>
 
-so that the items need ``s_i`` and ``b_i = l_i + q_i`` once for all contexts, and a context is one
-vector. All contexts together are one matrix product.
-
-What a context may be given as is said in ``fm.recommending.contexts``.
+The vectors ``s_i`` and biases ``t_i`` of the items are the same for all contexts and are computed
+once. The scores of many contexts are one matrix product.
 """
 
 from __future__ import annotations
@@ -39,7 +36,7 @@ if TYPE_CHECKING:
     from fm.recommending.folding import Folded
     from fm.scoring.machine import FactorizationMachine
 
-BLOCK, _ITEMS = 4096, 1 << 20  # contexts, and items for them, that are best answered together
+BLOCK, _ITEMS = 4096, 1 << 20  # at most so many contexts, and items for them, at a time
 SIMILARITIES = ("cosine", "inner")
 
 
@@ -49,9 +46,9 @@ class Sides(NamedTuple):
     Attributes
     ----------
     vectors : ndarray of float32, shape (n, num_factors)
-        The sum of the factors of a side's features.
+        The sum of the factors of the side's features.
     bias : ndarray of float32, shape (n,)
-        Of items: linear terms and pairs within the side. Of contexts: the model's bias, too.
+        The linear terms and the pairs within the side; for contexts, the model's bias too.
     """
 
     vectors: np.ndarray
@@ -59,7 +56,7 @@ class Sides(NamedTuple):
 
 
 def side_vectors(model: FactorizationMachine, X: sp.csr_matrix) -> Sides:
-    """Return vectors and biases of rows that hold one side; the model's own bias is not in it.
+    """Return vectors and biases of rows that hold one side, without the model's own bias.
 
     Parameters
     ----------
@@ -67,7 +64,7 @@ def side_vectors(model: FactorizationMachine, X: sp.csr_matrix) -> Sides:
     X : csr_matrix of float32, shape (n, num_features)
     """
     w, V = model.w, model.V
-    if 4 * X.nnz < model.num_features:  # a request does not read the whole model
+    if 4 * X.nnz < model.num_features:  # a request need not read the whole model
         used, X = compacted(X)
         w, V = w[used], V[used]
     return Sides(*side_terms(X, w, V))
@@ -466,7 +463,7 @@ def _within(
 
 
 def _directions(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors of length 1; that of no length stays so."""
+    """Return vectors of length 1; zero vectors stay zero."""
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     return (vectors / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
 

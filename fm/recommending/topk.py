@@ -3,17 +3,17 @@
 Decided here: how the best of many scores are found fast, in bounded memory. Not decided here: what
 the vectors are (``fm.recommending.recommender``).
 
-The order is that of ``lexsort((number, -score))``: falling score, and rising number among equal
-scores. All of it rests on three ideas:
+Items are ordered by falling score, and equal scores by rising number, as in
+``lexsort((number, -score))``. Three ideas make this fast:
 
 * **Blocks.** Scores are made a few hundred rows and a few thousand items at a time, by one matrix
   product.
-* **A floor.** The `count` best maxima of disjoint groups of items are `count` scores of the row, so
-  the `count` best scores are not below the least of them. Few scores reach this floor, and the
-  maxima of groups are a contiguous, vectorised maximum. From the second block of items on, the
-  worst score kept is a floor already.
-* **Keys.** A score and its item's number make one int64 whose order is the order wanted, so that
-  plain sorting settles ties. Only what reaches the floor becomes a key.
+* **A floor.** Take the maximum of each of many disjoint groups of items. The `count` best maxima
+  are `count` scores of the row, so the `count` best scores are not below the lowest of these
+  maxima. Few scores reach this floor, and maxima of groups are computed fast (contiguous,
+  vectorised). From the second block of items on, the worst score kept so far is a floor too.
+* **Keys.** A score and the number of its item make one int64 that sorts in the wanted order, ties
+  included. Only scores that reach the floor become keys.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from fm.errors import ConfigError, DataError
 
 _BLOCK = 2**21  # scores made at a time: 8 MB
 _ROWS = 512  # rows of a block
-_GROUPS = 256  # groups of a row, at least; and eight for each item wanted
+_GROUPS = 256  # groups of a row: at least so many, and eight for each wanted item
 
 _EMPTY = np.iinfo(np.int64).max  # a key that stands for no item: number -1, score nan
-_LOWEST = np.finfo(np.float32).min  # every finite score reaches it, an excluded item does not
+_LOWEST = np.finfo(np.float32).min  # every finite score reaches it; excluded items are -inf
 _HALF = np.int64(32)
 _SIGN = np.int32(0x7FFFFFFF)
 
@@ -41,7 +41,7 @@ class TopK(NamedTuple):
     Attributes
     ----------
     numbers : ndarray of int32, shape (num_rows, count)
-        Positions in `items`; -1 where a row has fewer items left.
+        Positions in `items`; -1 where a row has no more items.
     scores : ndarray of float32, shape (num_rows, count)
         Their scores; nan where there is no item.
     """
@@ -69,7 +69,7 @@ def top_k(
     count : int
         Number of items for each row, at least 1.
     exclude : (indptr, indices), optional
-        Items that a row must not get, as in a CSR matrix: those of row i are
+        Items to leave out of each row, as in a CSR matrix: those of row i are
         ``indices[indptr[i]:indptr[i + 1]]``, in any order.
 
     Raises
@@ -124,7 +124,7 @@ def _entries(
 def _score_blocks(
     vectors: np.ndarray, items: np.ndarray, bias: np.ndarray, width: int, buffer: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (number of its first item, scores) for one block of items after the other."""
+    """Yield (number of its first item, scores) for each block of items."""
     for first in range(0, len(items), width):
         part = items[first : first + width]
         block = buffer[: len(vectors) * len(part)].reshape(len(vectors), len(part))
@@ -144,12 +144,12 @@ def _score_blocks(
 
 
 def _merged(best: np.ndarray, block: np.ndarray, first: int) -> np.ndarray:
-    """Return the best keys of those kept so far and those of a block of scores."""
+    """Return the best keys among those kept so far and those of a block of scores."""
     num_rows, count = best.shape
     floor = np.full(num_rows, _LOWEST)
     if first:
         worst = _score_of(best[:, -1])
-        # An equal score of a later item loses against the one that is kept.
+        # An equal score of a later item comes after the one that is kept.
         np.fmax(floor, np.nextafter(worst, np.float32(np.inf)), out=floor)
     reached = block >= floor[:, None] if first else None
     if reached is None or np.count_nonzero(reached) > 4 * best.size:
@@ -172,9 +172,9 @@ def _merged(best: np.ndarray, block: np.ndarray, first: int) -> np.ndarray:
 
 
 def _group_floor(block: np.ndarray, count: int) -> np.ndarray:
-    """Return, for each row, a number that at least its `count` best scores reach.
+    """Return a floor for each row: a number that at least its `count` best scores reach.
 
-    Excluded items are -inf; where there are too few others, the floor is the lowest number.
+    Excluded items are -inf. If too few items are left, the floor is the lowest finite number.
     """
     groups = max(_GROUPS, 8 * count)
     size = block.shape[1] // groups
@@ -182,7 +182,7 @@ def _group_floor(block: np.ndarray, count: int) -> np.ndarray:
         return np.full(len(block), _LOWEST)
     if size < 2:
         maxima = block.copy()
-    else:  # the few items after the last group only raise the number of those that reach the floor
+    else:  # the few items after the last group are in no maximum: the floor is right, if lower
         groups = block.shape[1] // size
         maxima = block[:, : size * groups].reshape(len(block), size, groups).max(axis=1)
     place = maxima.shape[1] - count

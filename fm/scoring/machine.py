@@ -33,15 +33,15 @@ if TYPE_CHECKING:
 
 ENGINES = ("auto", "scipy", "compiled")
 
-# Products (stored entries x factors) from which engine="auto" takes the compiled kernel. Loading
-# numba and the kernel costs about as much as scipy needs for the first number; once they are in
-# memory, only a specialisation that this machine never compiled could cost more than it saves.
+# From how many products (stored entries x factors) engine="auto" takes the compiled kernel. Loading
+# numba and the kernel takes about as long as scipy needs for the first number of products. Once
+# they are loaded the second is enough, unless the kernel must first be compiled for these rows.
 _COLD_WORK = 2**29
 _WARM_WORK = 2**24
 
 
 class Factors(NamedTuple):
-    """What a model learnt of some features: their names, weights and vectors."""
+    """What a model learnt about some features: their names, weights and vectors."""
 
     names: list[str]
     w: np.ndarray
@@ -52,7 +52,7 @@ class Factors(NamedTuple):
 class FactorizationMachine:
     """The parameters of a factorization machine, what its features are, and how it scores rows.
 
-    What people have is its subclass :class:`fm.Model`.
+    Users of fm have its subclass :class:`fm.Model`.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ class FactorizationMachine:
     encoder : Encoder, optional
         What turns columns into features.
     fields : ndarray of int32, shape (num_features,), optional
-        The field of each feature; -1 where the training data did not tell.
+        The field of each feature; -1 if the training data named none.
     field_names : tuple of str
         Names of the fields, by field number.
     metrics : dict
@@ -310,16 +310,17 @@ class FactorizationMachine:
             ids = columns.tolist()
             if len(set(ids)) != len(ids) or min(ids) < 0:  # numpy would take -1 as the last
                 return self._score_odd_row(columns, values)
+            x = None
             if values is not None:
                 with np.errstate(over="ignore"):  # the score is infinite then
-                    values = np.asarray(values, dtype=np.float32)
-            score = score_of_row(columns, values, self._prepared)
+                    x = np.asarray(values, dtype=np.float32)
+            score = score_of_row(columns, x, self._prepared)
         except (IndexError, TypeError, ValueError):
             return self._score_odd_row(columns, values)
         return score if math.isfinite(score) else self._score_odd_row(columns, values)
 
     def _score_odd_row(self, columns: np.ndarray, values: Any) -> float:
-        """Score one row by the general path, which sums duplicates and says what is wrong."""
+        """Score one row on the general path, which sums duplicates and explains errors."""
         expected = "row: expected a list of integer feature numbers and as many values"
         row = sparse_row(columns, values, self.num_features, expected=expected)
         return float(self.scores(row, engine="scipy")[0])

@@ -16,7 +16,7 @@ from typing import Any
 
 from fm.config import TrainConfig
 from fm.errors import Advice, ConfigError, ModelFileError
-from fm.formats.storage import from_json, read_tensors, to_json, write_tensors
+from fm.formats.storage import from_json, read_metadata, read_tensors, to_json, write_tensors
 from fm.training.progress import timer
 from fm.training.run import Run
 from fm.training.solvers.solver import Solver
@@ -24,7 +24,6 @@ from fm.training.solvers.solver import Solver
 logger = logging.getLogger("fm")
 
 _KIND = {"format": "fm-checkpoint", "format_version": "4"}
-_LONGEST_HEADER = 1 << 24  # bytes of a checkpoint's, which holds the history
 _SECONDS_BETWEEN = 30.0
 # What may differ between the run that wrote a checkpoint and the one that goes on from it.
 _MAY_CHANGE = frozenset({"epochs", "patience"})
@@ -182,6 +181,4 @@ def checked_path(path: str | os.PathLike[str], *, resume: bool) -> Path:
 
 def is_checkpoint(path: str | os.PathLike[str]) -> bool:
     """Return whether the header of a file says that it is one; it may be cut off or damaged."""
-    with open(path, "rb") as file:
-        size = int.from_bytes(file.read(8), "little")  # see fm.formats.storage
-        return b'"format":"fm-checkpoint"' in file.read(min(size, _LONGEST_HEADER))
+    return read_metadata(path).get("format") == _KIND["format"]
