@@ -34,7 +34,7 @@ from fm.errors import ConfigError, ModelFileError
 from fm.model.file import FILE_NAME
 from fm.model.model import Model
 
-_RANKED = 1 << 29  # scores that are computed to test a ranker; takes some seconds
+RANKED_SCORES = 1 << 29  # scores that are computed to test a ranker; takes some seconds
 
 log = logging.getLogger("fm.container")
 
@@ -133,7 +133,7 @@ def _measured(model: Model, train: Dataset, test: Dataset) -> dict[str, float]:
     if not rows.size:
         log.warning("channel %s: no row has an item of channel %s", TEST, TRAIN)
         return {}
-    most = max(1, _RANKED // catalogue.num_items)
+    most = max(1, RANKED_SCORES // catalogue.num_items)
     if rows.size > most:
         log.info("channel %s: %d rows are ranked, drawn from %d", TEST, most, rows.size)
         rng = np.random.default_rng(model.config.seed)

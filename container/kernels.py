@@ -49,7 +49,7 @@ def use(environ: MutableMapping[str, str], folder: Path = FOLDER) -> None:
     target = environ.get("NUMBA_CACHE_DIR")
     if not target or "NUMBA_CPU_NAME" in environ:
         return
-    for kind in kinds(_cpuinfo()):
+    for kind in kinds(read_cpuinfo()):
         if (folder / kind).is_dir():
             environ.update(_settings(kind))
             with contextlib.suppress(OSError):  # not writable: everything is compiled then
@@ -62,7 +62,8 @@ def _settings(kind: str) -> dict[str, str]:
     return {"NUMBA_CPU_NAME": kind, "NUMBA_CPU_FEATURES": ""}
 
 
-def _cpuinfo() -> str:
+def read_cpuinfo() -> str:
+    """Return what the system says of its processors, or nothing."""
     try:
         return Path("/proc/cpuinfo").read_text("ascii", "replace")
     except OSError:
@@ -72,7 +73,7 @@ def _cpuinfo() -> str:
 def main() -> None:
     """Compile the kernels into a folder per kind of processor."""
     if len(sys.argv) > 1:
-        for kind in kinds(_cpuinfo()):
+        for kind in kinds(read_cpuinfo()):
             env = {**os.environ, **_settings(kind), "NUMBA_CACHE_DIR": f"{sys.argv[1]}/{kind}"}
             subprocess.run([sys.executable, "-m", "container.kernels"], env=env, check=True)
         return

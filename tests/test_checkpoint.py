@@ -67,7 +67,7 @@ def saved(path, optimizer="adagrad", best=True):
 def size(request, monkeypatch):
     """Both ways memory is managed, on arrays of any size."""
     if request.param == "large":
-        monkeypatch.setattr(fm.training.parameters, "_LARGE", 64)
+        monkeypatch.setattr(fm.training.parameters, "LARGE_BYTES", 64)
     return request.param
 
 

@@ -128,7 +128,7 @@ def test_kinds_of_processors(flags, expected):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(kernels, "_cpuinfo", lambda: AVX512)
+    monkeypatch.setattr(kernels, "read_cpuinfo", lambda: AVX512)
     (tmp_path / "kernels" / "x86-64-v3" / "fm").mkdir(parents=True)
     (tmp_path / "kernels" / "x86-64-v3" / "fm" / "k.nbi").write_text("x")
     return tmp_path / "kernels"

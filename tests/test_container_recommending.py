@@ -169,7 +169,7 @@ def test_a_test_channel_of_other_items(good, job):
 
 
 def test_a_large_test_channel_is_drawn_from(good, job, monkeypatch):
-    monkeypatch.setattr("container.job._RANKED", 40 * FILMS)
+    monkeypatch.setattr("container.job.RANKED_SCORES", 40 * FILMS)
     log = good(job(RANKS, {"train": plays(), "test": plays()}))
     assert f"channel test: 40 rows are ranked, drawn from {len(USER)}" in log
     assert found("test:ndcg", log)

@@ -575,7 +575,7 @@ def test_f12_the_laptop_makes_the_same_file(form, job, good, tmp_path):
 
 FOREVER = {"epochs": "1000000", "patience": "0", "num_factors": "4"}
 # Checkpoints come every half a minute; a test has less time.
-OFTEN = "import fm.training.checkpoint; fm.training.checkpoint._SECONDS_BETWEEN = 0.02"
+OFTEN = "import fm.training.checkpoint; fm.training.checkpoint.SECONDS_BETWEEN = 0.02"
 
 
 def checkpoints(job):

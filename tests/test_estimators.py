@@ -288,7 +288,7 @@ def test_weight_2_is_the_row_twice_and_weight_0_is_no_row(rng, make):
 
 
 def test_weights_also_count_in_large_data(rng, monkeypatch):
-    monkeypatch.setattr("fm.estimators.base._SMALL", 10)
+    monkeypatch.setattr("fm.estimators.base.FEW_ROWS", 10)
     X = np.ones((300, 1))
     y = np.repeat([0.0, 1.0], 150)
     model = FMRegressor(num_factors=1, epochs=50).fit(X, y, sample_weight=np.where(y > 0, 3, 1))

@@ -195,7 +195,7 @@ NAMES = ["o.csv", "o.tsv", "o.jsonl", "o.parquet", "o.csv.gz"]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_terms_in_a_file_add_up_to_the_scores(desk, task, out, monkeypatch, name):
-    monkeypatch.setattr(fm.cli.explain, "_TOGETHER", 2)  # three rows are two tables
+    monkeypatch.setattr(fm.cli.explain, "ROWS_AT_ONCE", 2)  # three rows are two tables
     assert out("m", "t.csv", "-o", name) == ""
     found = read_output(name)
     more = ["probability"] if task == CLASSIFIER else []

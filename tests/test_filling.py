@@ -183,6 +183,34 @@ def test_what_is_there_and_empty_is_unknown():
     assert [row["age"] for row in found] == [5, 5]
 
 
+UNKNOWN = {name: 0 for name in ("seat", "price", "crew", "score", "awards", "language")}
+
+
+@pytest.mark.parametrize("more", [{}, UNKNOWN], ids=["few columns", "more than the model has"])
+@pytest.mark.parametrize(
+    ("slip", "meant"), [("gnres", "genres"), ("twon", "town"), ("hours", "hour")]
+)
+def test_a_slip_is_refused_where_columns_are_left_out(slip, meant, more):
+    """A misspelt name would otherwise be ignored, and the column filled in or unknown."""
+    row = {**BARE, slip: "c", **more}
+    row.pop(meant, None)
+    assert bool(more) == (len(row) > len(MODEL.encoder.field_names))
+    table = {name: [value] for name, value in row.items()}
+    for rows in ([row], [WHOLE, row], table, pd.DataFrame(table), pl.DataFrame(table)):
+        with pytest.raises(DataError, match=f"{slip}.*{meant}"):
+            MODEL.scores(rows)
+    client = create_app(MODEL).test_client()
+    found = client.post("/invocations", json={"instances": [WHOLE, row]})
+    assert found.status_code == 400 and b"instance 2" in found.data and meant.encode() in found.data
+    context = {key: value for key, value in row.items() if key != "film"}
+    if meant != "genres":  # which is the item's
+        with pytest.raises(DataError, match=f"{slip}.*{meant}"):
+            MODEL.recommend(context)
+    row[meant] = row.pop(slip) if meant != "hour" else "1"
+    table = {name: [value] for name, value in row.items()}
+    assert np.isfinite(MODEL.scores([row])).all() and np.isfinite(MODEL.scores(table)).all()
+
+
 def test_strangers_and_new_items_stay_unknown():
     row = decoded({**BARE, "user": "stranger"})
     assert (row["age"], row["town"], row["genres"], row["year"]) == (None, None, ["c"], 3)

@@ -235,7 +235,7 @@ def test_the_way_memory_is_managed_changes_nothing(optimizer, monkeypatch, tmp_p
     data, held_out = noisy(), noisy(seed=2)
     config = overfitting(optimizer, num_factors=20)
     small = fit(data, config, validation=held_out)
-    monkeypatch.setattr(fm.training.parameters, "_LARGE", 64)
+    monkeypatch.setattr(fm.training.parameters, "LARGE_BYTES", 64)
     path = tmp_path / "state"
     large = fit(data, config, validation=held_out, checkpoint=path)
     assert same(small, large) and small.history == large.history

@@ -77,7 +77,7 @@ def test_scores_equal_the_sum_over_pairs(rng, engine, k, onehot):
 def test_blocks_of_rows_change_nothing(rng, model, monkeypatch):
     X = sp.random(50, 30, 0.2, format="csr", random_state=1)
     whole = model.scores(X, engine="scipy")
-    monkeypatch.setattr(fm.scoring.formula, "_BLOCK", 3 * model.num_factors)
+    monkeypatch.setattr(fm.scoring.formula, "FLOATS_AT_ONCE", 3 * model.num_factors)
     np.testing.assert_array_equal(model.scores(X, engine="scipy"), whole)
 
 
@@ -95,15 +95,15 @@ def test_large_batches_take_the_compiled_kernel(rng, model, monkeypatch):
         "fm.kernels.scoring.predict_scores", lambda *_: taken.append(1) or np.zeros(20)
     )
     assert model.scores(X).any() and not taken
-    monkeypatch.setattr(fm.scoring.machine, "_WARM_WORK", 1)
+    monkeypatch.setattr(fm.scoring.machine, "WARM_WORK", 1)
     model.scores(X)
     model.scores(X, engine="scipy")
     assert len(taken) == 1
 
 
 def test_auto_falls_back_to_scipy_without_numba(model, monkeypatch):
-    monkeypatch.setattr(fm.scoring.machine, "_WARM_WORK", 0)
-    monkeypatch.setattr(fm.scoring.machine, "_COLD_WORK", 0)
+    monkeypatch.setattr(fm.scoring.machine, "WARM_WORK", 0)
+    monkeypatch.setattr(fm.scoring.machine, "COLD_WORK", 0)
     monkeypatch.setitem(sys.modules, "fm.kernels.scoring", None)  # import raises ImportError
     X = sp.eye(30, format="csr")
     np.testing.assert_array_equal(model.scores(X), model.scores(X, engine="scipy"))

@@ -18,7 +18,7 @@ import pytest
 from pyarrow import parquet
 
 import fm
-from fm.errors import DataError, FMError
+from fm.errors import ConfigError, DataError, FMError
 
 HUGE = 2**63 + 5
 UTC = dt.timezone.utc
@@ -224,3 +224,26 @@ def test_names_that_are_not_unicode_are_refused():
 def test_rows_that_are_neither_features_nor_dicts_are_refused(model):
     with pytest.raises(DataError, match="expected a matrix of features, or rows as dicts, found a"):
         model.predict([[1.0], [1.0, 2.0]])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"target": 1.5}, "target: expected the name or position of a column, found 1.5"),
+        ({"target": ["y"]}, "target: expected the name or position of a column, found"),
+        ({"weight": 1.5}, "weight: expected the name or position"),
+        ({"categorical": 5.5}, "categorical: expected the names or positions of columns"),
+        ({"categorical": iter(["u"])}, "categorical: expected the names or positions of columns"),
+        ({"delimiter": 5}, "delimiter: expected a text, found 5"),
+        ({"encoding": 5}, "encoding: expected a text, found 5"),
+        ({"encoder": 3}, "encoder: expected the encoder of a model, found 3"),
+    ],
+)
+def test_options_of_another_type_are_refused(options, expected):
+    with pytest.raises(ConfigError, match=expected):
+        fm.read({"u": ["a", "b"], "y": [1.0, 2.0]}, **options)
+
+
+def test_integers_of_numpy_are_positions():
+    data = fm.read({"y": [1.0, 2.0], "u": ["a", "b"]}, target=np.int64(0), categorical=np.int64(1))
+    assert data.field_names == ("u",) and data.y.tolist() == [1.0, 2.0]

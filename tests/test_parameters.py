@@ -23,7 +23,7 @@ BY_HAND = pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="no madv
 def size(request, monkeypatch):
     """Both ways memory is managed, on arrays of any size."""
     if request.param == "large":
-        monkeypatch.setattr(fm.training.parameters, "_LARGE", 64)
+        monkeypatch.setattr(fm.training.parameters, "LARGE_BYTES", 64)
     return request.param
 
 
@@ -52,7 +52,7 @@ def test_arrays_start_at_a_cache_line_and_are_zero(count, size):
 @BY_HAND
 def test_the_tail_that_is_given_back_is_free_memory_again(monkeypatch):
     """Private pages read as zeros once the system has them back; shared ones never leave."""
-    monkeypatch.setattr(fm.training.parameters, "_LARGE", 64)
+    monkeypatch.setattr(fm.training.parameters, "LARGE_BYTES", 64)
     page = mmap.PAGESIZE // 4
     array = aligned_zeros(10 * page)
     array[:] = 7
@@ -83,7 +83,7 @@ def test_finish_returns_the_parameters_in_the_unit_of_the_target(k, optimizer, s
 
 @pytest.mark.parametrize("k", [5, 16])
 def test_packing_moves_many_blocks_front_to_back(k, monkeypatch):
-    monkeypatch.setattr(fm.training.parameters, "_LARGE", 64)
+    monkeypatch.setattr(fm.training.parameters, "LARGE_BYTES", 64)
     state = Parameters(TrainConfig(optimizer="adagrad", num_factors=k).resolved(), 300_000)
     state.V[:] = np.arange(300_000, dtype=np.float32)[:, None] + np.arange(k, dtype=np.float32) / 8
     expected = state.V.copy()

@@ -96,7 +96,7 @@ def test_the_figures_are_those_of_scoring_all_items(exclude, lists, threshold, k
                 model, train, test, relevant, exclude=exclude == "seen", by_row=lists == "row"
             )
         )
-        monkeypatch.setattr(fm.evaluating.rankings, "_BLOCK", [1, 40, 10**6][seed])
+        monkeypatch.setattr(fm.evaluating.rankings, "SCORES_AT_ONCE", [1, 40, 10**6][seed])
         found = evaluate_ranking(
             model, test, k=k, exclude=exclude, threshold=threshold, lists=lists
         )
@@ -237,7 +237,7 @@ def test_neighbours_are_the_cosines_of_columns(rng, monkeypatch):
     cosine = seen.T @ seen / np.maximum(np.outer(lengths, lengths), 1e-9)
     np.fill_diagonal(cosine, 0)
     for block in (1, 30, 1000):
-        monkeypatch.setattr(fm.evaluating.rankings, "_BLOCK", block)
+        monkeypatch.setattr(fm.evaluating.rankings, "SCORES_AT_ONCE", block)
         matrix = sp.csr_matrix(seen.astype(bool))
         assert _neighbours(matrix, 100).toarray() == pytest.approx(cosine, abs=1e-6)
         near = _neighbours(matrix, 2).toarray()
@@ -316,7 +316,7 @@ def test_features_without_names():
 
 def test_progress_counts_all_lists(monkeypatch):
     model, _, test = make()
-    monkeypatch.setattr(fm.evaluating.rankings, "_BLOCK", 40)
+    monkeypatch.setattr(fm.evaluating.rankings, "SCORES_AT_ONCE", 40)
     done = []
     found = evaluate_ranking(model, test, progress=done.append)
     assert sum(done) == 3 * found["contexts"] and len(done) > 3

@@ -205,7 +205,9 @@ def test_contexts(folder, lists, monkeypatch):
 @regressor
 def test_contexts_in_a_file(folder, lists, monkeypatch):
     model = load("m")
-    monkeypatch.setattr(fm.recommending.recommender, "BLOCK", 2)  # three rows are two blocks
+    monkeypatch.setattr(
+        fm.recommending.recommender, "CONTEXTS_AT_ONCE", 2
+    )  # three rows are two blocks
     text = "user,shoe,hour\nann,41,day\neve,42,night\nbob,,\n"
     (folder / "x.csv").write_text(text)
     found = lists("--input", "x.csv", "-k", 2)
@@ -228,7 +230,7 @@ def test_contexts_in_a_file(folder, lists, monkeypatch):
 def test_all_users_block_by_block(folder, lists, monkeypatch):
     together = lists("--all", "-k", 3)
     assert sorted({row["user"] for row in together}) == USERS
-    monkeypatch.setattr(fm.recommending.recommender, "_ITEMS", 9)  # three lists of three
+    monkeypatch.setattr(fm.recommending.recommender, "ITEMS_AT_ONCE", 9)  # three lists of three
     original, sizes = fm.recommending.recommender.Recommender.recommend, []
 
     def recommend(self, X, *args, **options):

@@ -326,7 +326,7 @@ def test_without_a_user_column():
 
 def test_all_users_in_blocks(monkeypatch):
     _, table, recommender = make()
-    monkeypatch.setattr(fm.recommending.recommender, "BLOCK", 2)
+    monkeypatch.setattr(fm.recommending.recommender, "CONTEXTS_AT_ONCE", 2)
     blocks = list(recommender.recommend_all(3, candidates=["f1", "f2", "f3", "f4"]))
     ids = [user for best in blocks for user in best.contexts]
     assert sorted(ids) == sorted(set(table["user"]))
@@ -337,7 +337,7 @@ def test_all_users_in_blocks(monkeypatch):
 def test_blocks_are_smaller_for_long_lists(monkeypatch):
     _, table, recommender = make()
     assert [recommender.block_size(k) for k in (1, 10, 10**9)] == [4096] * 3
-    monkeypatch.setattr(fm.recommending.recommender, "_ITEMS", 24)
+    monkeypatch.setattr(fm.recommending.recommender, "ITEMS_AT_ONCE", 24)
     assert [recommender.block_size(k) for k in (1, 5, 12, 10**9)] == [24, 4, 2, 2]  # of 12 films
     sizes = [len(best) for best in recommender.recommend_all(100)]
     assert sizes == [2] * (len(sizes) - 1) + [1] and sum(sizes) == len(set(table["user"]))

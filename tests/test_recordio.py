@@ -656,8 +656,8 @@ def twin_file(X, labels, kind, label_kind, dense=False):
 )
 @pytest.mark.parametrize("chunk", [7, 1 << 17])
 def test_writers_equal_the_twin(rng, monkeypatch, dtype, kind, chunk):
-    monkeypatch.setattr("fm.formats.recordio_writer._CHUNK_ENTRIES", chunk)
-    monkeypatch.setattr("fm.formats.recordio_writer._CHUNK_ROWS", 5)
+    monkeypatch.setattr("fm.formats.recordio_writer.CHUNK_ENTRIES", chunk)
+    monkeypatch.setattr("fm.formats.recordio_writer.CHUNK_ROWS", 5)
     counts = rng.integers(0, 9, 30)
     counts[[3, 4, 29]] = 0, 200, 0  # a record whose lengths take two bytes
     indices = rng.integers(0, 3_000_000, counts.sum())  # unsorted

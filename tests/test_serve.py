@@ -236,7 +236,7 @@ def test_the_text_of_an_answer(task):
 
 
 def test_answers_longer_than_a_block(monkeypatch):
-    monkeypatch.setattr("fm.serving.media._BLOCK", 7)
+    monkeypatch.setattr("fm.serving.media.PREDICTIONS_AT_ONCE", 7)
     client = create_app(numbered(CLASSIFIER)).test_client()
     body = to_json(sparse(matrix()))
     expected = scores_of(post(client, body, Accept=RECORDIO))
@@ -339,7 +339,7 @@ def test_long_json_is_parsed_in_pieces(client, monkeypatch):
     parsed = []
     loads = bodies.orjson.loads
     for size in (1, 10, 100, 1000, 5000):
-        monkeypatch.setattr(bodies, "_PIECE", size)
+        monkeypatch.setattr(bodies, "PIECE_BYTES", size)
         monkeypatch.setattr(bodies.orjson, "loads", lambda b: parsed.append(len(b)) or loads(b))
         for name, body in bodies_of.items():
             parsed.clear()

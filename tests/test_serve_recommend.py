@@ -245,8 +245,8 @@ def test_the_text_of_an_answer():
 
 
 def test_a_batch_transform_of_a_file_of_users(monkeypatch):
-    monkeypatch.setattr(bodies, "_PIECE", 200)
-    monkeypatch.setattr(fm.recommending.recommender, "BLOCK", 7)
+    monkeypatch.setattr(bodies, "PIECE_BYTES", 200)
+    monkeypatch.setattr(fm.recommending.recommender, "CONTEXTS_AT_ONCE", 7)
     client = create_app(MODELS[REGRESSOR], batch=True).test_client()
     rows = [json.dumps({"user": f"u{i % 15}", "k": 2}).encode() + b"\n" for i in range(60)]
     expected = ask(*map(json.loads, rows))
@@ -409,7 +409,7 @@ def test_k():
 
 
 def test_an_answer_has_a_limit(monkeypatch):
-    monkeypatch.setattr(recommending, "_MOST", 20)
+    monkeypatch.setattr(recommending, "MOST_ITEMS", 20)
     assert len(ask(*[{"k": 10}] * 2)) == 2
     refused(
         post(CLIENT, {"instances": [{"k": 10}, {"k": 9}, {"k": 2}]}),

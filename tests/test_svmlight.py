@@ -310,7 +310,7 @@ def test_block_parser_equals_line_parser_equals_truth(rows, space, block_bytes, 
         for label, entries, end in rows
     ).encode()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(svmlight, "_BLOCK_BYTES", block_bytes)
+        patch.setattr(svmlight, "BLOCK_BYTES", block_bytes)
         read, options = (read_libffm, {}) if ffm else (read_libsvm, {"zero_based": True})
         same(read, text, num_features=10**6 + 1, **options)
         X, y, *_ = read(text, num_features=10**6 + 1, **options)
@@ -357,7 +357,7 @@ def test_any_bytes(content):
 
 
 def test_long_lines_and_many_blocks(monkeypatch):
-    monkeypatch.setattr(svmlight, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(svmlight, "BLOCK_BYTES", 64)
     long = b"1 " + b" ".join(b"%d:1" % i for i in range(1000))
     text = b"\n".join([b"0 1:1", long, b"0 2:1"] * 5)
     X, y = by_block(read_libsvm, text)
@@ -381,7 +381,7 @@ def sample(rng):
 @pytest.mark.parametrize("zero_based", [True, False])
 @pytest.mark.parametrize("chunk", [7, 1 << 14])
 def test_written_libsvm_reads_back(rng, monkeypatch, zero_based, chunk):
-    monkeypatch.setattr(svmlight, "_CHUNK_ROWS", chunk)
+    monkeypatch.setattr(svmlight, "CHUNK_ROWS", chunk)
     X, y = sample(rng)
     file = io.BytesIO()
     write_libsvm(file, X, y, zero_based=zero_based)

@@ -151,7 +151,7 @@ def test_encodings():
 
 
 def test_a_late_byte_that_is_not_utf8(monkeypatch):
-    monkeypatch.setattr("fm.formats.delimited._SAMPLE", 64)
+    monkeypatch.setattr("fm.formats.delimited.SAMPLE_BYTES", 64)
     text = b"id,t\n" + b"1,abc\n" * 50 + b"2,\xe9\n"
     with pytest.warns(UserWarning, match="read as latin-1"):
         assert columns(text)["t"][-1] == "é"
@@ -162,7 +162,7 @@ def test_a_late_byte_that_is_not_utf8(monkeypatch):
 
 def test_double_colons_across_blocks(monkeypatch):
     text = "".join(f"{i}::t:{i}::{i % 5}\n" for i in range(4000)).encode()
-    monkeypatch.setattr("fm.formats.delimited._BLOCK", 997)  # cuts "::" in all ways
+    monkeypatch.setattr("fm.formats.delimited.BLOCK_BYTES", 997)  # cuts "::" in all ways
     table = pa.concat_tables(iter_batches(text, batch_rows=100))
     assert table["1"].to_pylist() == [f"t:{i}" for i in range(4000)]
     with pytest.raises(DataError, match="data: the text holds the control character 0x1f"):
@@ -299,7 +299,7 @@ def test_directory_of_parquet(tmp_path):
 
 
 def test_batches_of_a_large_text(monkeypatch):
-    monkeypatch.setattr("fm.formats.delimited._BLOCK", 1000)
+    monkeypatch.setattr("fm.formats.delimited.BLOCK_BYTES", 1000)
     text = "i,v\n" + "".join(f"{i},{i * i}\n" for i in range(1000))
     batches = list(iter_batches(text.encode(), batch_rows=150))
     assert [b.num_rows for b in batches] == [150] * 6 + [100]

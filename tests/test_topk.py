@@ -53,7 +53,7 @@ def problems(draw):
 def test_equals_sorting_everything(problem):
     vectors, items, bias, count, excluded, (block, rows, groups) = problem
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fm.recommending.topk, "_BLOCK", block)
+        patch.setattr(fm.recommending.topk, "SCORES_AT_ONCE", block)
         patch.setattr(fm.recommending.topk, "_ROWS", rows)
         patch.setattr(fm.recommending.topk, "_GROUPS", groups)
         best = top_k(
@@ -83,7 +83,7 @@ def test_large_enough_for_groups_and_several_blocks(rows, count, rng):
 @pytest.mark.parametrize("order", [1, -1])
 def test_items_in_the_order_of_their_scores(order, monkeypatch):
     """Rising scores: each block of items replaces all that was kept."""
-    monkeypatch.setattr(fm.recommending.topk, "_BLOCK", 2**12)
+    monkeypatch.setattr(fm.recommending.topk, "SCORES_AT_ONCE", 2**12)
     bias = np.arange(50_000, dtype=f4)[::order].copy()
     best = top_k(np.zeros((2, 1), f4), np.zeros((50_000, 1), f4), bias, 3)
     expected = [49_999, 49_998, 49_997] if order == 1 else [0, 1, 2]

@@ -54,7 +54,7 @@ EXAMPLES = """\
   fm explain model/ test.csv --interactions --picture fields.svg     and a heat map of the fields"""
 
 _ROWS, _PAIRS = 5, 20  # rows and pairs that are shown if no number is given
-_TOGETHER = 1000  # rows whose terms go into one table
+ROWS_AT_ONCE = 1000  # rows whose terms go into one table
 
 log = logging.getLogger("fm")
 
@@ -271,7 +271,7 @@ def _tables(found: Iterator[Explanation]) -> Iterator[pa.Table]:
     import pyarrow as pa
 
     numbered = enumerate(found, 1)
-    while part := list(itertools.islice(numbered, _TOGETHER)):
+    while part := list(itertools.islice(numbered, ROWS_AT_ONCE)):
         columns: dict[str, list[Any]] = {name: [] for name in ("row", "score", "probability")}
         terms: list[tuple[str, float]] = []
         for number, one in part:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from fm.training.fit import TrainState
 
 # Up to here, putting the rows in order and merging equal ones costs less than an epoch or two.
-_SMALL = 10_000
+FEW_ROWS = 10_000
 
 
 class FactorizationMachine(BaseEstimator):  # type: ignore[misc]
@@ -129,7 +129,7 @@ class FactorizationMachine(BaseEstimator):  # type: ignore[misc]
         y = self._target(y, "y", fresh, classes)
         encoder = self._new_encoder(X) if fresh else self.model_.encoder
         data = _without_weightless(self._dataset(X, y, weight, encoder, reset=fresh))
-        if self._merges and self._config().resolved().shuffle and data.num_rows <= _SMALL:
+        if self._merges and self._config().resolved().shuffle and data.num_rows <= FEW_ROWS:
             data = _canonical(data)
         data = self._with_catalogue(data, fresh)
         validation = None

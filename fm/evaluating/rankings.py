@@ -53,7 +53,7 @@ from fm.model.model import Model
 from fm.recommending.recommender import side_vectors
 
 NEIGHBOURS = 100  # of each item, in item kNN
-_BLOCK = 2**22  # scores made at a time: 16 MB, and as much again for their order
+SCORES_AT_ONCE = 2**22  # scores made at a time: 16 MB, and as much again for their order
 
 Scorer = Callable[[slice], np.ndarray]  # lists of a block -> scores float32 (n, num_items), its own
 
@@ -413,7 +413,7 @@ def _neighbours(seen: sp.csr_matrix, count: int) -> sp.csr_matrix:
     lengths = np.sqrt(np.maximum(np.diff(columns.indptr), 1)).astype(np.float32)
     columns.data /= np.repeat(lengths, np.diff(columns.indptr))
     by_user = columns.tocsr()
-    step = max(1, _BLOCK // max(1, num_items))
+    step = max(1, SCORES_AT_ONCE // max(1, num_items))
     parts = []
     for begin in range(0, num_items, step):
         block = (columns[:, begin : begin + step].T @ by_user).toarray()
@@ -441,7 +441,7 @@ def _measured(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the lists that a scorer makes, and the metrics of each list."""
     listed, areas = [], []
-    step = max(1, _BLOCK // num_items)
+    step = max(1, SCORES_AT_ONCE // num_items)
     for start in range(0, len(asked.users), step):
         part = slice(start, min(start + step, len(asked.users)))
         scores = scorer(part)

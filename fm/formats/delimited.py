@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 DELIMITERS = ("::", "\t", ",", ";", "|", " ")
 
-_SAMPLE = 1 << 18  # bytes from which delimiter, header and encoding are found out
-_BLOCK = 1 << 22  # bytes that are parsed at a time; no row may be longer
+SAMPLE_BYTES = 1 << 18  # bytes from which delimiter, header and encoding are found out
+BLOCK_BYTES = 1 << 22  # bytes that are parsed at a time; no row may be longer
 _ONE_BYTE = "\x1f"  # stands in for "::", because the parser wants one byte: "unit separator"
 _DIGIT = re.compile(r"[0-9]")
 
@@ -95,7 +95,9 @@ def read_text(
     DataError, ConfigError, UnsupportedFormatError
         As :func:`fm.formats.tables.read_table` does.
     """
-    layout = _layout(file.name, bytes(content[:_SAMPLE]), len(content) <= _SAMPLE, options, first)
+    layout = _layout(
+        file.name, bytes(content[:SAMPLE_BYTES]), len(content) <= SAMPLE_BYTES, options, first
+    )
     try:
         return layout, _parsed(file, content, layout, columns)
     except UnicodeError:
@@ -113,8 +115,8 @@ def stream_text(
     batch_rows: int,
 ) -> tuple[Layout, Iterator[pa.Table]]:
     """Return how a file is laid out, and its rows in batches; see :func:`read_text`."""
-    head = file.head(_SAMPLE)
-    layout = _layout(file.name, head, len(head) < _SAMPLE, options, first)
+    head = file.head(SAMPLE_BYTES)
+    layout = _layout(file.name, head, len(head) < SAMPLE_BYTES, options, first)
     return layout, _batches(file, layout, columns, batch_rows)
 
 
@@ -371,7 +373,7 @@ def _parser_options(layout: Layout, columns: Sequence[str] | None) -> dict[str, 
     split = layout.delimiter == "::"
     return {
         "read_options": pacsv.ReadOptions(
-            column_names=layout.names, skip_rows_after_names=layout.skip, block_size=_BLOCK
+            column_names=layout.names, skip_rows_after_names=layout.skip, block_size=BLOCK_BYTES
         ),
         "parse_options": pacsv.ParseOptions(
             delimiter=_ONE_BYTE if split else layout.delimiter,

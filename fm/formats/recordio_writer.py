@@ -20,7 +20,7 @@ MAGIC = 0xCED7230A
 MAGIC_BYTES = MAGIC.to_bytes(4, "little")
 MAX_LENGTH = (1 << 29) - 1  # bytes of a payload
 
-_CHUNK_ENTRIES, _CHUNK_ROWS = 1 << 17, 1 << 14  # written at a time
+CHUNK_ENTRIES, CHUNK_ROWS = 1 << 17, 1 << 14  # written at a time
 
 
 def write_spmatrix_to_sparse_tensor(
@@ -178,8 +178,8 @@ def _write(
         targets, label_kind = _writable(column_of(labels, rows, "labels"), "labels")
     start = 0
     while start < rows:
-        stop = int(np.searchsorted(indptr, indptr[start] + _CHUNK_ENTRIES, side="right")) - 1
-        stop = min(max(stop, start + 1), start + _CHUNK_ROWS, rows)
+        stop = int(np.searchsorted(indptr, indptr[start] + CHUNK_ENTRIES, side="right")) - 1
+        stop = min(max(stop, start + 1), start + CHUNK_ROWS, rows)
         entries = slice(int(indptr[start]), int(indptr[stop]))
         counts = np.diff(indptr[start : stop + 1]).astype(np.int64)
         none = _Encoded(np.empty(0, np.uint8), np.zeros(counts.size, np.int64))

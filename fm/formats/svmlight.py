@@ -39,8 +39,8 @@ from fm.formats.svmlight_block import (
 )
 from fm.sparse import checked_csr
 
-_CHUNK_ROWS = 1 << 14  # written at a time
-_BLOCK_BYTES = 1 << 20  # parsed at a time: fits the second-level cache
+CHUNK_ROWS = 1 << 14  # written at a time
+BLOCK_BYTES = 1 << 20  # parsed at a time: fits the second-level cache
 
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _NOT_FINITE = (b"nan", b"inf", b"infinity")
@@ -250,13 +250,13 @@ def _write(file: BinaryIO, X: sp.csr_matrix, y: Any, columns: list[np.ndarray]) 
         labels = column_of(y, X.shape[0], "labels").astype(np.float32)
     if not np.isfinite(labels).all():
         raise DataError(f"labels: row {int(np.argmin(np.isfinite(labels))) + 1} is not finite")
-    for start in range(0, X.shape[0], _CHUNK_ROWS):
-        indptr = X.indptr[start : start + _CHUNK_ROWS + 1]
+    for start in range(0, X.shape[0], CHUNK_ROWS):
+        indptr = X.indptr[start : start + CHUNK_ROWS + 1]
         part = slice(int(indptr[0]), int(indptr[-1]))
         parts = [_texts(column[part]) for column in (*columns, X.data)]
         entries = [b":".join(numbers) for numbers in zip(*parts, strict=True)]
         begin = (indptr - indptr[0]).tolist()
-        rows = zip(_texts(labels[start : start + _CHUNK_ROWS]), begin[:-1], begin[1:], strict=True)
+        rows = zip(_texts(labels[start : start + CHUNK_ROWS]), begin[:-1], begin[1:], strict=True)
         file.write(b"".join(b" ".join((y, *entries[a:b])) + b"\n" for y, a, b in rows))
 
 
@@ -280,7 +280,7 @@ class _Text:
 
     def read(self) -> Rows:
         """Return all rows, or raise DataError."""
-        data, at, line, size = self.data, 0, 1, _BLOCK_BYTES
+        data, at, line, size = self.data, 0, 1, BLOCK_BYTES
         head = bytes(data[:64])
         if any(byte < 32 and byte not in b"\t\n\v\f\r" for byte in head[:8]):
             raise UnsupportedFormatError(
@@ -298,7 +298,7 @@ class _Text:
                 if not text:  # a line longer than a block
                     size *= 2
                     continue
-            at, size = at + len(text), _BLOCK_BYTES
+            at, size = at + len(text), BLOCK_BYTES
             rows = parse_block(text, self.parts)
             if rows is None:
                 rows = self._parse_lines(text, line)

@@ -8,9 +8,12 @@ command lines and the estimators follow this table. Not decided here: what an op
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from fm.errors import ConfigError
 
 if TYPE_CHECKING:
     from fm.catalogue.catalogue import Catalogue
@@ -145,6 +148,12 @@ class Options:
         "that of the same model, which fills columns left out",
     )
 
+    def __post_init__(self) -> None:
+        for option in _ALL:
+            value = getattr(self, option.name)
+            if value is not option.default:
+                object.__setattr__(self, option.name, _checked(option, value))
+
     def given(self, *groups: str) -> dict[str, Any]:
         """Return the options of some groups that differ from their defaults."""
         found = {}
@@ -165,6 +174,24 @@ class Options:
         for kind in kinds:
             refs += [kind] if isinstance(kind, (str, int)) else list(kind)
         return {ref for ref in refs if isinstance(ref, str)}
+
+
+def _checked(option: Option, value: Any) -> Any:
+    """Return a value as the readers expect it, or refuse it for its type."""
+    if option.kind in (_NAME, _NAMES, _SETS) and isinstance(value, Integral):
+        return int(value)  # numpy's integers, too
+    expected = ""
+    if option.kind == _NAME and not isinstance(value, str):
+        expected = "the name or position of a column"
+    elif option.kind in (_NAMES, _SETS) and not isinstance(value, Collection):
+        expected = "the names or positions of columns"
+    elif option.kind == "str or None" and not isinstance(value, str | None):
+        expected = "a text"
+    elif option.name == "encoder" and not hasattr(value, "field_names"):
+        expected = "the encoder of a model"
+    if expected:
+        raise ConfigError(f"{option.name}: expected {expected}, found {value!r}")
+    return value
 
 
 _ALL = tuple(

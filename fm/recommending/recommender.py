@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from fm.recommending.folding import Folded
     from fm.scoring.machine import FactorizationMachine
 
-BLOCK, _ITEMS = 4096, 1 << 20  # at most so many contexts, and items for them, at a time
+CONTEXTS_AT_ONCE = 4096  # at most so many contexts are answered together,
+ITEMS_AT_ONCE = 1 << 20  # with at most so many items
 SIMILARITIES = ("cosine", "inner")
 
 
@@ -222,7 +223,8 @@ class Recommender:
     def block_size(self, k: int) -> int:
         """Return how many contexts to answer together: as many as fit in memory with `k` items."""
         _check_k(k)
-        return max(1, min(BLOCK, _ITEMS // min(int(k), max(1, self.catalogue.num_items))))
+        length = min(int(k), max(1, self.catalogue.num_items))
+        return max(1, min(CONTEXTS_AT_ONCE, ITEMS_AT_ONCE // length))
 
     def recommend(
         self,

@@ -25,7 +25,7 @@ import numpy as np
 
 from fm.errors import ConfigError, DataError
 
-_BLOCK = 2**21  # scores made at a time: 8 MB
+SCORES_AT_ONCE = 2**21  # scores made at a time: 8 MB
 _ROWS = 512  # rows of a block
 _GROUPS = 256  # groups of a row: at least so many, and eight for each wanted item
 
@@ -94,8 +94,8 @@ def top_k(
     scores = np.full((num_rows, count), np.nan, np.float32)
     if not kept:
         return TopK(numbers, scores)
-    height = max(1, min(num_rows, _ROWS, _BLOCK // kept))
-    width = min(num_items, _BLOCK // height)
+    height = max(1, min(num_rows, _ROWS, SCORES_AT_ONCE // kept))
+    width = min(num_items, SCORES_AT_ONCE // height)
     buffer = np.empty(height * width, np.float32)
     for begin in range(0, num_rows, height):
         rows = slice(begin, begin + height)

@@ -30,7 +30,7 @@ import scipy.sparse as sp
 
 from fm.sparse import rows_of, with_values
 
-_BLOCK = 2**20  # floats of a temporary matrix: 4 MB, large beside a call's overhead
+FLOATS_AT_ONCE = 2**20  # floats of a temporary matrix: 4 MB, large beside a call's overhead
 _HALF = np.float32(0.5)
 
 
@@ -85,7 +85,7 @@ def row_scores(X: sp.csr_matrix, model: Prepared, *, onehot: bool) -> np.ndarray
     """
     result = np.empty(X.shape[0], dtype=np.float32)
     entries = -(-X.nnz // max(1, X.shape[0]))
-    step = max(1, _BLOCK // max(model.V.shape[1], entries))
+    step = max(1, FLOATS_AT_ONCE // max(model.V.shape[1], entries))
     for start in range(0, X.shape[0], step):
         block = rows_of(X, start, min(start + step, X.shape[0]))
         sums = block @ model.V

@@ -36,8 +36,8 @@ ENGINES = ("auto", "scipy", "compiled")
 # From how many products (stored entries x factors) engine="auto" takes the compiled kernel. Loading
 # numba and the kernel takes about as long as scipy needs for the first number of products. Once
 # they are loaded the second is enough, unless the kernel must first be compiled for these rows.
-_COLD_WORK = 2**29
-_WARM_WORK = 2**24
+COLD_WORK = 2**29
+WARM_WORK = 2**24
 
 
 class Factors(NamedTuple):
@@ -283,7 +283,7 @@ class FactorizationMachine:
         return row_scores(rows.X, self._prepared, onehot=rows.onehot)
 
     def _pays_off(self, rows: Dataset) -> bool:
-        enough = _WARM_WORK if "fm.kernels.scoring" in sys.modules else _COLD_WORK
+        enough = WARM_WORK if "fm.kernels.scoring" in sys.modules else COLD_WORK
         return bool(rows.X.nnz * self.num_factors >= enough)
 
     @cached_property

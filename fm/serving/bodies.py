@@ -48,7 +48,7 @@ from fm.serving.media import CSV, JSON, JSONLINES, LIBSVM, RECORDIO, Content, Re
 from fm.serving.media import shown as _shown
 from fm.serving.rows import NUMBERS, Batch, Rows, renumbered
 
-_PIECE = 1 << 17  # bytes of JSON parsed at a time: some milliseconds
+PIECE_BYTES = 1 << 17  # bytes of JSON parsed at a time: some milliseconds
 _HEAD = re.compile(rb'\s*\{\s*"instances"\s*:\s*\[')
 _BETWEEN = re.compile(rb"\}\s*,(?=\s*\{)")
 _TAIL = re.compile(rb"\]\s*\}\s*\Z")
@@ -95,7 +95,7 @@ def decode(body: bytes, content: Content, model: Model) -> Rows:
 
 
 def _decode_json(body: bytes, model: Model) -> Rows:
-    if len(body) > _PIECE:
+    if len(body) > PIECE_BYTES:
         rows = _in_pieces(body, model)
         if rows is not None:
             return rows
@@ -125,7 +125,7 @@ def _in_pieces(body: bytes, model: Model) -> Rows | None:
     batch = Batch(model)
     at, end = head.end(), tail.start()
     while at < end:
-        cut = _BETWEEN.search(body, min(at + _PIECE, end), end)
+        cut = _BETWEEN.search(body, min(at + PIECE_BYTES, end), end)
         stop = end if cut is None else cut.start() + 1
         try:
             instances = orjson.loads(b"[" + body[at:stop] + b"]")

@@ -38,7 +38,7 @@ from fm.serving.media import ANSWER_TYPES, JSONLINES, Refusal, shown
 
 OPTIONS = ("k", "exclude", "candidates", "ratings", "liked")
 DEFAULT_K = 10  # if {"recommend": ...} has no k
-_MOST = 5_000_000  # items in an answer: some 200 MB
+MOST_ITEMS = 5_000_000  # items in an answer: some 200 MB
 _MOST_CHECKS = 100  # different sets of names in a request: to look for slips takes time
 _LARGEST = float(np.finfo(np.float32).max)
 _NOT_FINITE = "the prediction is not a finite number; scale the values"
@@ -110,10 +110,10 @@ class Asking:
             raise DataError(f"k: expected an integer of at least 1, found {shown(k)}")
         k = min(k, max(1, self.catalogue.num_items))
         self._items += k
-        if self._items > _MOST:
+        if self._items > MOST_ITEMS:
             raise DataError(
-                f"k: expected at most {_MOST} items in an answer, found more; send fewer instances "
-                "at a time, or a smaller k"
+                f"k: expected at most {MOST_ITEMS} items in an answer, found more; send fewer "
+                "instances at a time, or a smaller k"
             )
         candidates = given.get("candidates")
         if candidates is not None:

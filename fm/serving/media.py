@@ -41,7 +41,7 @@ _SAME_FAMILY = {
     RECORDIO: "application/json",
 }
 _SHOWN = 60  # characters of a request that a message shows
-_BLOCK = 8192  # predictions written at a time, because the writer of JSON lets no other thread run
+PREDICTIONS_AT_ONCE = 8192  # written together: the writer of JSON lets no other thread run
 
 
 class Refusal(Exception):  # noqa: N818  (an answer, not a fault of ours)
@@ -205,10 +205,10 @@ def answer(media_type: str, scores: np.ndarray, labels: np.ndarray | None) -> by
     write = _csv if form == CSV else _objects
     parts = [
         write(
-            scores[i : i + _BLOCK].tolist(),
-            None if labels is None else labels[i : i + _BLOCK].tolist(),
+            scores[i : i + PREDICTIONS_AT_ONCE].tolist(),
+            None if labels is None else labels[i : i + PREDICTIONS_AT_ONCE].tolist(),
         )
-        for i in range(0, len(scores), _BLOCK)
+        for i in range(0, len(scores), PREDICTIONS_AT_ONCE)
     ]
     if form == CSV:
         return b"".join(parts)

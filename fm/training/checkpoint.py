@@ -24,7 +24,7 @@ from fm.training.solvers.solver import Solver
 logger = logging.getLogger("fm")
 
 _KIND = {"format": "fm-checkpoint", "format_version": "4"}
-_SECONDS_BETWEEN = 30.0
+SECONDS_BETWEEN = 30.0
 # What may differ between the run that wrote a checkpoint and the one that goes on from it.
 _MAY_CHANGE = frozenset({"epochs", "patience"})
 _ADVICE = Advice("delete the file or start without resuming")
@@ -74,7 +74,7 @@ class Checkpoint:
 
         A full disk is a warning: it must not end the training that the file protects.
         """
-        if not now and timer() - self._saved <= _SECONDS_BETWEEN:
+        if not now and timer() - self._saved <= SECONDS_BETWEEN:
             return
         meta = {
             "config": _essence(self._config),

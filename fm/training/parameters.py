@@ -20,7 +20,7 @@ from fm.config import TrainConfig
 from fm.kernels.layout import Layout, layout
 from fm.kernels.steps import optimizer_class
 
-_LARGE = 1 << 25  # bytes from which memory is worth managing by hand
+LARGE_BYTES = 1 << 25  # bytes from which memory is worth managing by hand
 # Flags of a map whose pages can be given back (those of a shared one, the default, cannot).
 _PRIVATE: int | None = None
 if hasattr(mmap, "MAP_PRIVATE") and hasattr(mmap, "MAP_ANONYMOUS"):
@@ -29,7 +29,7 @@ if hasattr(mmap, "MAP_PRIVATE") and hasattr(mmap, "MAP_ANONYMOUS"):
 
 def aligned_zeros(size: int) -> np.ndarray:
     """Return `size` float32 zeros that start at a cache line, so that rows of 16 fill one each."""
-    if size * 4 >= _LARGE and _PRIVATE is not None:
+    if size * 4 >= LARGE_BYTES and _PRIVATE is not None:
         memory = mmap.mmap(-1, size * 4, flags=_PRIVATE)
         if hasattr(mmap, "MADV_HUGEPAGE"):
             with contextlib.suppress(OSError):
@@ -176,7 +176,7 @@ class Parameters:
             block = max(1, (1 << 20) // rows.shape[1])
             for start in range(0, n, block):  # front to back: never overwrites what is yet to move
                 packed[start : start + block] = rows[start : start + block, :k].copy()
-            if self.P.nbytes < _LARGE:
+            if self.P.nbytes < LARGE_BYTES:
                 packed = packed.copy()
             else:
                 give_back_tail(self.P, n * k)
@@ -208,7 +208,7 @@ class Snapshot:
         self._scalars = (0.0, 0.0, 1.0)
         n, k = parameters.V.shape
         self._file: IO[bytes] | None = None
-        if n * k * 4 >= _LARGE:
+        if n * k * 4 >= LARGE_BYTES:
             self._file = tempfile.TemporaryFile(prefix="fm-best-")  # noqa: SIM115
             weakref.finalize(self, self._file.close)
         else:
