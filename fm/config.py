@@ -112,12 +112,22 @@ class TrainConfig:
 
     optimizer: str | None = _p(
         None,
-        f"{_listed(OPTIMIZERS)}; not set: sgd, for a ranker adagrad",
+        f"{_listed(OPTIMIZERS)}; not set: a race of settings on rows held out finds optimizer, "
+        "rates and decay (of those that are not set); for a ranker adagrad",
         "training",
         kind=str,
         choices=tuple(OPTIMIZERS),
     )
     epochs: int = _p(100, "passes over the training data, at most", "training", low=1)
+    num_starts: int | None = _p(
+        None,
+        "train so many models, which differ in their seed, and make one of them, their mean; not "
+        "set: 4 or 2 after a race if training takes seconds, else 1",
+        "training",
+        kind=int,
+        low=1,
+        high=100,
+    )
     mini_batch_size: int = _p(
         1000,
         "rows per step of optimizer=sagemaker; the other optimizers step after every row",
@@ -144,6 +154,13 @@ class TrainConfig:
         "rates suit any unit (optimizer=sagemaker: only if set)",
         "training",
         kind=bool,
+    )
+    scale_features: bool = _p(
+        True,
+        "train on features of size one, so that no unit matters: stored values that are all alike "
+        "become 1, numbers in most rows get mean 0 and standard deviation 1, others root mean "
+        "square 1. The model is in the unit of the data. Not for sagemaker and rankers",
+        "training",
     )
     validation_fraction: float | None = _p(
         None,

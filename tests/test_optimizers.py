@@ -334,8 +334,9 @@ def still(**more):
     """A config that trains nothing, so that the model shows the initial values."""
     rates = dict.fromkeys(("bias_lr", "linear_lr", "factors_lr"), 0.0)
     return TrainConfig(
-        num_factors=8, epochs=1, scale_target=False, validation_fraction=0, **rates, **more
-    )
+        optimizer="sgd", num_factors=8, epochs=1, scale_target=False, validation_fraction=0,
+        **rates, **more,
+    )  # fmt: skip
 
 
 def test_initial_values():

@@ -57,13 +57,13 @@ print(total(np.ones(3)) and resource.getrusage(resource.RUSAGE_SELF).ru_utime)
 
 
 def test_the_first_fit_of_a_machine_is_quick(tmp_path):
-    """Imports, compilation and all, with an empty cache: twice numba's import and one loop."""
+    """Imports, compilation of the race's kernels and all, with an empty cache."""
     caches = iter(tmp_path / f"cache{i}" for i in range(4))
     seconds = [
         [float(fresh(code, tmp_path, NUMBA_CACHE_DIR=str(next(caches)))[0]) for _ in range(2)]
         for code in (COMPILE_A_LOOP, FIRST_FIT)
     ]
-    assert min(seconds[1]) < 3.5 * max(seconds[0])
+    assert min(seconds[1]) < 5.5 * max(seconds[0])
 
 
 def test_a_read_only_installation_trains(tmp_path):

@@ -238,6 +238,15 @@ class Encoder:
             offsets.append(offset)
         return self._csr(table.num_rows, parts, offsets)
 
+    @cached_property
+    def raw_numbers(self) -> np.ndarray:
+        """Which features hold numbers as they are in the table, in their own unit."""
+        raw = np.zeros(self.num_features, bool)
+        for first, column in self._by_name.values():
+            if isinstance(column, Numeric) and (column.mean, column.std) == (0.0, 1.0):
+                raw[first] = True
+        return raw
+
     def check_names(
         self, names: Collection[str], source: str, columns: Iterable[str] | None = None
     ) -> None:

@@ -185,7 +185,7 @@ def _checked(option: Option, value: Any) -> Any:
         expected = "the name or position of a column"
     elif option.kind in (_NAMES, _SETS) and not isinstance(value, Collection):
         expected = "the names or positions of columns"
-    elif option.kind == "str or None" and not isinstance(value, str | None):
+    elif option.name in ("delimiter", "encoding") and not isinstance(value, str | None):
         expected = "a text"
     elif option.name == "encoder" and not hasattr(value, "field_names"):
         expected = "the encoder of a model"

@@ -23,7 +23,7 @@ from fm.training.solvers.solver import Solver
 
 logger = logging.getLogger("fm")
 
-_KIND = {"format": "fm-checkpoint", "format_version": "4"}
+_KIND = {"format": "fm-checkpoint", "format_version": "5"}
 SECONDS_BETWEEN = 30.0
 # What may differ between the run that wrote a checkpoint and the one that goes on from it.
 _MAY_CHANGE = frozenset({"epochs", "patience"})
@@ -177,6 +177,14 @@ def checked_path(path: str | os.PathLike[str], *, resume: bool) -> Path:
             "would be overwritten; name another path"
         )
     return path
+
+
+def config_in(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the hyperparameters of the training that wrote a file; none if it is damaged."""
+    try:
+        return dict(from_json(read_metadata(path)["state"], "state", os.fspath(path))["config"])
+    except (ModelFileError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def is_checkpoint(path: str | os.PathLike[str]) -> bool:

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from fm.model.model import Model
 from fm.reading.finding_items import continued
 from fm.sparse import all_finite
 from fm.training import fingerprint
-from fm.training.checkpoint import Checkpoint, Marks, checked_path
+from fm.training.checkpoint import Checkpoint, Marks, checked_path, config_in
 from fm.training.checks import (
     check_init,
     check_kinds,
@@ -35,10 +36,13 @@ from fm.training.interactions import interactions
 from fm.training.judging import make_judge
 from fm.training.loop import Epoch as Epoch
 from fm.training.loop import Loop
+from fm.training.race import is_raced, race, with_settings
 from fm.training.rates import suited
 from fm.training.run import Run
+from fm.training.scaling import Values, View
 from fm.training.solvers.solver import Solver, make_solver
 from fm.training.split import Split, split_rows
+from fm.training.starts import count_of, merged
 
 logger = logging.getLogger("fm")
 
@@ -100,25 +104,29 @@ def fit(
     [5.0, 1.0, 4.0, 2.0]
     """
     check_kinds(data, config, validation)
-    data, validation, config = _prepared(data, validation, config or TrainConfig(), init)
-    split = split_rows(data, config, hold_out=validation is None, init=init)
-    solver = make_solver(data, config, split)
-    file = _checkpoint(checkpoint, resume, solver, validation, init)
+    data, validation, given = _prepared(data, validation, config or TrainConfig(), init)
+    view = View.of(data, given)
+    judged, start = view.of_rows(validation), view.start(init)
+    split = split_rows(view.rows, given.resolved(), hold_out=validation is None, init=init)
+    config, raced, planned = _settled(given, view.rows, split, judged, init, resume and checkpoint)
+    solver = make_solver(view.rows, config, split)
+    file = _checkpoint(checkpoint, resume, data, solver, validation, init)
     if file is not None and resume and file.path.exists():
         run = file.load(solver)
         logger.info("resumed from %s after epoch %d", file.path, run.epoch)
     else:
-        run = Run()
-        solver.start(init)
-    judge = make_judge(solver, validation)
+        run = Run(planned=planned)
+        solver.start(start)
+    judge = make_judge(solver, judged)
     loop = Loop(solver, judge, callbacks=callbacks, progress=progress, checkpoint=file)
+    interrupted = False
     try:
-        loop.run(run, config.epochs)
+        loop.run(run, min(config.epochs, run.planned or config.epochs))
         if _would_refit(solver) and solver.kept:
             epochs = run.best_epoch + 1
             logger.info("training again on all %d rows for %d epochs", data.num_rows, epochs)
-            solver = solver.over(split_rows(data, config, init=init))
-            solver.start(init)
+            solver = solver.over(split_rows(view.rows, config, init=init))
+            solver.start(start)
             run.epoch, run.finished = 0, False
             loop = Loop(solver, callbacks=callbacks, progress=progress, refit=True)
             loop.run(run, epochs)
@@ -127,14 +135,22 @@ def fit(
         logger.warning("interrupted in epoch %d; keeping the best model so far", run.epoch + 1)
         if file is not None and not loop.refit and not loop.within_epoch:
             file.save(solver, run)  # else the last one saved is the one to go on from
+        interrupted = True
     refitted = loop.refit and not solver.kept
-    return _model(solver, run, solver.finish(), refitted=refitted)
+    models = [solver.finish()]
+    if not interrupted:
+        models += _more_starts(solver, run, start, raced, progress)
+    model = _model(data, solver, run, view.plain(merged(models)), refitted=refitted)
+    held = validation if split.held_out is None else data.take(split.held_out)
+    if len(models) > 1 and held is not None and not refitted:
+        model.metrics.update(model.task.measure(model.scores(held), held.targets, held.weight))
+    return model
 
 
 def _prepared(
     data: Dataset, validation: Dataset | None, given: TrainConfig, init: Model | None
 ) -> tuple[Dataset, Dataset | None, TrainConfig]:
-    """Return the rows as the task needs them, and the config with everything set."""
+    """Return the rows as the task needs them, and the config with its task."""
     given = with_task(given, data, init)
     data = widened(data, given.feature_dim)
     check_init(init, data)
@@ -144,8 +160,46 @@ def _prepared(
         data = interactions(data)
         validation = None if validation is None else interactions(validation, data)
     check_targets(data, given)
-    config = suited(given, data)
-    return data, checked_validation(validation, data, config), config
+    return data, checked_validation(validation, data, given), given
+
+
+def _settled(
+    given: TrainConfig,
+    rows: Dataset,
+    split: Split,
+    validation: Dataset | None,
+    init: Model | None,
+    going_on: str | Path | None | Literal[False],
+) -> tuple[TrainConfig, bool, int]:
+    """Return the config with everything set, whether a race set it, and for how many epochs."""
+    if not is_raced(given, rows):
+        return suited(given, rows), False, 0
+    if init is not None:  # as it was trained
+        return suited(with_settings(given, init.config.to_dict()), rows), False, 0
+    if going_on and Path(going_on).exists():
+        return suited(with_settings(given, config_in(going_on)), rows), True, 0
+    config, planned = race(given, rows, split, validation)
+    return config, True, planned
+
+
+def _more_starts(
+    solver: Solver, run: Run, init: Model | None, raced: bool, progress: bool | None
+) -> list[Values]:
+    """Return w0, w and V of further trainings like the first one, from other seeds."""
+    config, split, models = solver.config, solver.split, []
+    epochs = run.best_epoch + 1 if run.best_epoch >= 0 and config.patience else run.epoch
+    count = count_of(config, solver.data, epochs, raced=raced)
+    try:
+        for start in range(1, count):
+            logger.info("start %d of %d: %d epochs", start + 1, count, epochs)
+            seed = (config.seed + 7919 * start) % 2**32
+            other = make_solver(solver.data, replace(config, seed=seed), split)
+            other.start(init)
+            Loop(other, progress=progress, log=False).run(Run(), epochs)
+            models.append(other.finish())
+    except KeyboardInterrupt:
+        logger.warning("interrupted in start %d of %d; keeping the others", start + 1, count)
+    return models
 
 
 def _would_refit(solver: Solver) -> bool:
@@ -159,6 +213,7 @@ def _would_refit(solver: Solver) -> bool:
 def _checkpoint(
     path: str | Path | None,
     resume: bool,
+    data: Dataset,
     solver: Solver,
     validation: Dataset | None,
     init: Model | None,
@@ -168,7 +223,7 @@ def _checkpoint(
         if resume:
             raise ConfigError("resume: expected a checkpoint to go on from; name its file")
         return None
-    path, data = checked_path(path, resume=resume), solver.data
+    path = checked_path(path, resume=resume)
     mark, sides = fingerprint.of_data(data), data.catalogue
     if solver.task.ranks and sides is not None:
         mark += f":{sides.item}:{sides.user}:{','.join(sides.item_columns)}"
@@ -179,6 +234,7 @@ def _checkpoint(
 
 
 def _model(
+    data: Dataset,
     solver: Solver,
     run: Run,
     parameters: tuple[float, np.ndarray, np.ndarray],
@@ -186,7 +242,7 @@ def _model(
     refitted: bool = False,
 ) -> Model:
     """Return the model of a run: with the metrics of the epoch that was kept, or the last one's."""
-    data, (w0, w, V) = solver.data, parameters
+    w0, w, V = parameters
     best = run.best_epoch if refitted or solver.kept else -1
     metrics = dict(run.history[best]) if run.history else {}
     if refitted:
@@ -215,6 +271,7 @@ class TrainState:
 
     solver: Solver
     run: Run
+    view: View
 
 
 def fit_pass(
@@ -262,15 +319,17 @@ def fit_pass(
         given = replace(given, lr_decay=0.0, validation_fraction=0.0)
         data = widened(data, given.feature_dim)
         check_targets(data, given)
-        solver, run = make_solver(data, suited(given, data), _all_of(data)), Run()
+        view, run = View.of(data, given), Run()
+        solver = make_solver(view.rows, suited(given, view.rows), _all_of(data))
         solver.start(more=True)
     else:
         data = widened(data, state.solver.data.num_features)
         check_targets(data, state.solver.config)
-        solver, run = state.solver.over(_all_of(data), data), state.run
+        view, run = state.view.of_more(data), state.run
+        solver = state.solver.over(_all_of(data), view.rows)
     Loop(solver).run(run, run.epoch + 1)
-    w0, w, V = solver.parameters()
-    return _model(solver, run, (w0, w.copy(), V.copy())), TrainState(solver, run)
+    w0, w, V = view.plain(solver.parameters())
+    return _model(data, solver, run, (w0, w.copy(), V.copy())), TrainState(solver, run, view)
 
 
 def _all_of(data: Dataset) -> Split:

@@ -87,6 +87,8 @@ class Loop:
         Written every half a minute and at the end.
     refit : bool
         Whether this is the second training, on all rows.
+    log : bool
+        Whether epochs are told in the log.
 
     Attributes
     ----------
@@ -103,11 +105,12 @@ class Loop:
         progress: bool | None = False,
         checkpoint: Checkpoint | None = None,
         refit: bool = False,
+        log: bool = True,
     ) -> None:
         self.solver, self.config = solver, solver.config
         self.refit, self.within_epoch = refit, False
         self._judge, self._callbacks, self._show = judge, callbacks, progress
-        self._checkpoint = checkpoint
+        self._checkpoint, self._log = checkpoint, log
         # A loss a million times that of predicting 0 has diverged: no need to wait for infinity.
         y = solver.data.targets
         self._absurd = 1e6 * max(float(np.mean(solver.task.loss.value(np.zeros(1), y))), 1e-6)
@@ -115,7 +118,7 @@ class Loop:
     def run(self, run: Run, epochs: int) -> None:
         """Go on with a run until `epochs` epochs are done or early stopping ends it."""
         solver, rows = self.solver, self.solver.split.rows
-        bar = Progress(epochs, rows.size, first=run.epoch, show=self._show)
+        bar = Progress(epochs, rows.size, first=run.epoch, show=self._show, log=self._log)
         order = padded_order(rows)
         scores = np.empty(rows.size if self._callbacks else 0, np.float32)
         try:

@@ -29,15 +29,25 @@ class Progress:
         How many epochs are done already.
     show : bool or None
         True: a bar; False: nothing but log lines; None: a bar if standard error is a terminal.
+    log : bool
+        Whether there are log lines.
     """
 
-    def __init__(self, epochs: int, rows: int, *, first: int = 0, show: bool | None = None) -> None:
+    def __init__(
+        self,
+        epochs: int,
+        rows: int,
+        *,
+        first: int = 0,
+        show: bool | None = None,
+        log: bool = True,
+    ) -> None:
         if show is None:
             show = sys.stderr is not None and sys.stderr.isatty()
         self._bar: Any = None
         self._epochs = epochs
         self._rows = rows
-        self._best = ""
+        self._best, self._log = "", log
         if show:
             from tqdm import tqdm
 
@@ -78,6 +88,8 @@ class Progress:
             text = ", ".join(f"{name} {value:.4f}" for name, value in list(values.items())[:2])
             self._bar.set_description_str(f"epoch {number}/{self._epochs}", refresh=False)
             self._bar.set_postfix_str(text + self._best, refresh=False)
+        if not self._log:
+            return
         logger.info(
             "epoch %d of %d: %s (%s, %s rows/s)%s",
             number,

@@ -21,6 +21,8 @@ class Run:
         watches; -1 and NaN before there is one.
     finished : bool
         Whether early stopping has ended the training.
+    planned : int
+        The number of epochs that a race found; 0: none.
     """
 
     epoch: int = 0
@@ -28,6 +30,7 @@ class Run:
     best_epoch: int = -1
     best_value: float = float("nan")
     finished: bool = False
+    planned: int = 0
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Run:
@@ -42,7 +45,7 @@ class Run:
         run.best_value = float("nan") if run.best_value is None else run.best_value
         for value, kind in (
             (run.epoch, int), (run.best_epoch, int), (run.best_value, (int, float)),
-            (run.history, list), (run.finished, bool),
+            (run.history, list), (run.finished, bool), (run.planned, int),
         ):  # fmt: skip
             if not isinstance(value, kind):
                 raise TypeError(f"expected a {kind}, found {value!r}")

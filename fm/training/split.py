@@ -15,7 +15,7 @@ from fm.data.dataset import Dataset
 from fm.model.model import Model
 from fm.training.interactions import Interactions, split_interactions
 
-_MIN_ROWS = 1000
+MIN_ROWS_TO_HOLD_OUT = 1000
 _FRACTION, _FRACTION_OF_USERS = 0.1, 1.0
 
 
@@ -55,7 +55,7 @@ def split_rows(
     """
     fraction = config.validation_fraction
     if fraction is None:
-        enough = config.patience and data.num_rows >= _MIN_ROWS
+        enough = config.patience and data.num_rows >= MIN_ROWS_TO_HOLD_OUT
         usual = _FRACTION_OF_USERS if config.task.ranks else _FRACTION
         fraction = usual if enough else 0.0
     if not hold_out:
