@@ -22,11 +22,11 @@ _LISTS = ("categorical", "numeric", "multi", "history", "ignore", "names", "item
 _KINDS: dict[type, tuple[str, ...]] = {
     str: (*_LISTS, "target", "weight", "separator", "delimiter", "user", "item"),
     bool: ("header", "zero_based", "standardize", "keep_seen"),
-    int: ("min_count", "hash_dim"),
+    int: ("min_count", "hash_dim", "bins"),
 }
 # How a channel is read; as the options of `fm train`. Lists are separated by commas.
 DATA_OPTIONS = {
-    name: Parameter(name, kind, None, "", "", low=1 if kind is int else None)
+    name: Parameter(name, kind, None, "", "", low=int(name != "bins") if kind is int else None)
     for kind, group in _KINDS.items()
     for name in group
 }

@@ -451,7 +451,8 @@ def test_handlers_of_signals_are_put_back(desk):
             r"diverged.*likely cause: the step size \(.*linear_lr 1e\+30",
         ),
         (
-            "big.csv --numeric x --optimizer adam --linear-lr 1e30 --scale-features false",
+            "big.csv --numeric x --optimizer adam --linear-lr 1e30 --scale-features false "
+            "--no-standardize",
             r"diverged.*likely cause: x",
         ),
     ],

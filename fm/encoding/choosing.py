@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 # A column chosen by default that looks like an identifier of the row, or a time, is pointed out.
 _ROWS_TO_JUDGE = 1000
 _NEARLY_ALL = 0.9
+# Of intervals found by themselves: chosen by cross-validation on seven tables. With fewer rows they
+# cost more than they tell.
+_ROWS_TO_BIN, _MOST_BINS, _ROWS_OF_A_BIN = 1000, 24, 50
 _UNIX_SECONDS = (631_152_000, 2_524_608_000)  # the years 1990 to 2050
 
 
@@ -43,6 +46,7 @@ def fit_columns(
     standardize: bool,
     min_count: int,
     hash_dim: int | Mapping[str, int] | None,
+    bins: int | None,
 ) -> list[Column]:
     """Return the columns of a table to learn from, in its order, with what they learn from it.
 
@@ -54,7 +58,7 @@ def fit_columns(
         Name of a kind to the columns the caller wants as such.
     left_out : list of str
         The target, and columns to ignore.
-    standardize, min_count, hash_dim
+    standardize, min_count, hash_dim, bins
         As in :meth:`fm.encoding.encoder.Encoder.fit`.
 
     Raises
@@ -66,6 +70,8 @@ def fit_columns(
         raise DataError(f"{table.source}: no rows to learn the columns from")
     if isinstance(min_count, bool) or not isinstance(min_count, int) or min_count < 1:
         raise ConfigError(f"min_count: expected an integer >= 1, found {min_count!r}")
+    if bins is not None and (type(bins) is not int or bins < 0):
+        raise ConfigError(f"bins: expected an integer >= 0, found {bins!r}")
     chosen = _choose(table, given, set(left_out))
     sizes = _hash_sizes(hash_dim, chosen)
     columns: list[Column] = []
@@ -75,7 +81,7 @@ def fit_columns(
         kind, separator = chosen[name]
         with table.column(name, kind) as cells:
             if kind == "numeric":
-                columns.append(_fit_numeric(name, cells, standardize))
+                columns.append(_fit_numeric(name, cells, standardize, bins))
                 continue
             values: Vocabulary | Buckets
             if name in sizes:
@@ -180,15 +186,33 @@ def _hash_sizes(
     return sizes
 
 
-def _fit_numeric(name: str, cells: Cells, standardize: bool) -> Numeric:
-    numbers = cells.numbers
-    if not standardize or np.isnan(numbers).all():
+def _fit_numeric(name: str, cells: Cells, standardize: bool, bins: int | None) -> Numeric:
+    numbers = cells.numbers[~np.isnan(cells.numbers)]
+    if not numbers.size:
         return Numeric(name)
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, std = float(np.nanmean(numbers)), float(np.nanstd(numbers))
-    if not math.isfinite(mean) or not math.isfinite(std):
-        raise cells.bad_cell(int(np.nanargmax(np.abs(numbers))))
-    return Numeric(name, mean, std or 1.0)
+    mean, std = 0.0, 1.0
+    if standardize:
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, std = float(numbers.mean()), float(numbers.std())
+        if not math.isfinite(mean) or not math.isfinite(std):
+            raise cells.bad_cell(int(np.nanargmax(np.abs(cells.numbers))))
+    return Numeric(name, mean, std or 1.0, _edges(numbers, bins))
+
+
+def _edges(numbers: np.ndarray, bins: int | None) -> tuple[float, ...]:
+    """Return where intervals of about as many rows each end; none if there are too few rows."""
+    if bins is None:
+        bins = min(_MOST_BINS, numbers.size // _ROWS_OF_A_BIN)
+        bins = bins if numbers.size >= _ROWS_TO_BIN else 0
+    if bins < 2:
+        return ()
+    different = np.unique(numbers)
+    if different.size < 3:  # the value says as much
+        return ()
+    if different.size <= bins:
+        return tuple(map(float, (different[:-1] + different[1:]) / 2))
+    found = np.unique(np.quantile(numbers, np.arange(1, bins) / bins))
+    return tuple(map(float, found[(found > different[0])]))
 
 
 def _fit_values(cells: Cells, kind: str, separator: str, min_count: int) -> Vocabulary:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import sys
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -272,47 +273,82 @@ class History(ValueSet):
 
 @dataclass(frozen=True)
 class Numeric:
-    """A column of numbers: feature 0 has the value ``(x - mean) / std``, 1 is unknown."""
+    """A column of numbers: its value as a feature, and one feature for each interval of values.
+
+    Feature 0 has the value ``(x - mean) / std``, feature 1 is unknown, and where there are `edges`
+    feature 2 + i has the value 1 for numbers from ``edges[i - 1]`` up to ``edges[i]``. So a model
+    can bend where the value alone would be a straight line. Every row has the same number of
+    entries: with edges, a missing number is the value 0 and unknown.
+    """
 
     kind: ClassVar[str] = "numeric"
     name: str
     mean: float = 0.0
     std: float = 1.0
-    width: ClassVar[int] = 2
+    edges: tuple[float, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Number of features of the field."""
+        return 2 + self.num_bins
+
+    @property
+    def num_bins(self) -> int:
+        """Number of intervals; 0 if the value stands alone."""
+        return len(self.edges) + 1 if self.edges else 0
 
     def encode(self, cells: Cells) -> Entries:
         """Return the entries of all rows."""
-        numbers = (cells.numbers - self.mean) / self.std
+        plain = cells.numbers
+        numbers = (plain - self.mean) / self.std
         missing = np.isnan(numbers)
         large = np.abs(numbers) > _LARGEST
         if large.any():
             raise cells.bad_cell(int(np.argmax(large)))
-        numbers[missing] = 1.0
-        return Entries(missing.astype(np.int32), numbers.astype(np.float32))
+        if not self.edges:
+            numbers[missing] = 1.0
+            return Entries(missing.astype(np.int32), numbers.astype(np.float32))
+        rows = len(numbers)
+        indices, values = np.zeros((rows, 2), np.int32), np.ones((rows, 2), np.float32)
+        indices[:, 1] = 2 + np.searchsorted(self.edges, plain, "right")
+        indices[missing, 1] = 1
+        numbers[missing] = 0.0
+        values[:, 0] = numbers
+        return Entries(indices.ravel(), values.ravel(), np.full(rows, 2))
 
     def encode_value(self, value: Any) -> list[tuple[int, float]]:
         """Return the entries (feature within the field, value) of one row."""
         number = number_of(value)
         if number is None:
-            return [(1, 1.0)]
-        number = (number - self.mean) / self.std
-        if abs(number) > _LARGEST:
+            return [(0, 0.0), (1, 1.0)] if self.edges else [(1, 1.0)]
+        scaled = (number - self.mean) / self.std
+        if abs(scaled) > _LARGEST:
             raise ValueError(value)
-        return [(0, number)]
+        return [(0, scaled), (2 + bisect_right(self.edges, number), 1.0)][: 1 + bool(self.edges)]
 
     def decode(self, entries: list[tuple[int, float]]) -> float | None:
         """Return the number that has these entries; None if it is missing."""
-        if not entries or entries[0][0] == 1:
+        values = dict(entries)
+        if not values or 1 in values:
             return None
-        return float(entries[0][1]) * self.std + self.mean
+        above = float(values.get(0, 0.0)) * self.std  # of which float32 has kept 7 digits
+        if not above:
+            return self.mean
+        return round(above + self.mean, 6 - math.floor(math.log10(abs(above))))
 
     def feature_name(self, i: int) -> str:
-        """Return the name of feature i of the field."""
-        return f"{self.name}={UNKNOWN}" if i else self.name
+        """Return the name of feature i of the field, such as ``age`` or ``age=18..25``."""
+        if i < 2:
+            return f"{self.name}={UNKNOWN}" if i else self.name
+        ends = ["", *(f"{edge:.6g}" for edge in self.edges), ""]
+        return f"{self.name}={ends[i - 2]}..{ends[i - 1]}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON keeps."""
-        return {"name": self.name, "kind": self.kind, "mean": self.mean, "std": self.std}
+        edges = {"edges": list(self.edges)} if self.edges else {}
+        return {
+            "name": self.name, "kind": self.kind, "mean": self.mean, "std": self.std, **edges,
+        }  # fmt: skip
 
 
 Column = Categorical | Numeric  # and the subclasses of Categorical
@@ -357,15 +393,7 @@ def column_from(number: int, data: Any) -> Column:
         raise wrong(f"expected a kind out of {', '.join(KINDS)}, found {kind!r}")
     keys = set(data) - {"name", "kind"}
     if kind == "numeric":
-        if keys != {"mean", "std"}:
-            raise wrong(f"expected mean and std, found {sorted(keys)}")
-        mean, std = data["mean"], data["std"]
-        for value in (mean, std):
-            if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
-                raise wrong(f"expected a finite mean and std, found {value!r}")
-        if not std > 0:
-            raise wrong(f"expected a std > 0, found {std!r}")
-        return Numeric(name, float(mean), float(std))
+        return _numeric_from(data, wrong)
     extra = set() if kind == "categorical" else {"separator"}
     if keys - extra not in ({"values"}, {"hash_dim"}) or not extra <= keys:
         raise wrong(
@@ -375,6 +403,24 @@ def column_from(number: int, data: Any) -> Column:
     if not isinstance(separator, str) or not separator:
         raise wrong(f"expected a text as separator, found {separator!r}")
     return column_of_values(name, kind, _values_from(data, wrong), separator)
+
+
+def _numeric_from(data: dict[str, Any], wrong: Callable[[str], ModelFileError]) -> Numeric:
+    """Return a numeric column; `wrong` makes the error."""
+    keys = set(data) - {"name", "kind"}
+    if keys - {"edges"} != {"mean", "std"}:
+        raise wrong(f"expected mean and std, found {sorted(keys)}")
+    mean, std, edges = data["mean"], data["std"], data.get("edges", [])
+    if not isinstance(edges, list):
+        raise wrong(f"expected a list of edges, found {edges!r}")
+    for value in (mean, std, *edges):
+        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
+            raise wrong(f"expected a finite mean, std and edges, found {value!r}")
+    if not std > 0:
+        raise wrong(f"expected a std > 0, found {std!r}")
+    if any(low >= high for low, high in zip(edges, edges[1:], strict=False)):
+        raise wrong("expected ascending edges")
+    return Numeric(data["name"], float(mean), float(std), tuple(map(float, edges)))
 
 
 def _values_from(

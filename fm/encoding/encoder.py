@@ -11,8 +11,9 @@ kind         features                 entries of a row
 ===========  =======================  ============================================================
 categorical  unknown, then one for    one, of value 1
              each value
-numeric      the number, unknown      one: the number (standardised if asked), or unknown with
-                                      value 1 where it is missing
+numeric      the number (standardised the number, and its interval with value 1; unknown with
+             unless asked not to),    value 1 where it is missing. No intervals where there are
+             unknown, intervals       few rows
 multi        unknown, then one for    one of value 1 for each different value of the cell:
              each value               a list, or a text such as ``"Action|Comedy"``
 history      as multi                 as multi, but of value 1/sqrt(n), n the entries of the row in
@@ -98,7 +99,8 @@ class Encoder:
     --------
     >>> from fm.encoding.encoder import Encoder
     >>> data = {"user": [7, 7, 8], "genres": ["Action|Comedy", "Comedy", None], "age": [.5, 2., 1.]}
-    >>> encoder = Encoder.fit(data, categorical=["user"], numeric=["age"], multi=["genres"])
+    >>> kinds = {"categorical": ["user"], "numeric": ["age"], "multi": ["genres"]}
+    >>> encoder = Encoder.fit(data, **kinds, standardize=False)
     >>> list(encoder.feature_names)
     ['user=<unknown>', 'user=7', 'user=8', 'genres=<unknown>', 'genres=Comedy', 'genres=Action', \
 'age', 'age=<unknown>']
@@ -166,9 +168,10 @@ class Encoder:
         multi: Any = (),
         history: Any = (),
         ignore: Any = (),
-        standardize: bool = False,
+        standardize: bool = True,
         min_count: int = 1,
         hash_dim: int | Mapping[str, int] | None = None,
+        bins: int | None = None,
         target: str | int | None = None,
     ) -> Encoder:
         """Return an encoder for a table.
@@ -192,6 +195,9 @@ class Encoder:
             Values in fewer rows train the unknown feature of the field instead of their own.
         hash_dim : int or mapping of name to int, optional
             Number of buckets, for all columns with values or for those named.
+        bins : int, optional
+            Number of intervals of a numeric column, each with a feature of its own beside the
+            value; 0: none. The default is up to 24 from 1,000 rows on.
         target : name or position, optional
             The column with the targets: it is left out, and remembered.
 
@@ -206,7 +212,9 @@ class Encoder:
         given = {"categorical": categorical, "numeric": numeric, "multi": multi, "history": history}
         (goal,) = table.resolve(target) if target is not None else (None,)
         left_out = table.resolve(ignore) + ([] if goal is None else [goal])
-        return cls(fit_columns(table, given, left_out, standardize, min_count, hash_dim), goal)
+        return cls(
+            fit_columns(table, given, left_out, standardize, min_count, hash_dim, bins), goal
+        )
 
     # -- encoding --------------------------------------------------------------------------------
 
@@ -421,7 +429,7 @@ class Encoder:
         offset, found = self._by_name[column]
         try:
             if isinstance(found, Numeric):
-                return offset + found.encode_value(value)[0][0]
+                return offset + found.encode_value(value)[0 if value is not None else -1][0]
             text = text_of(value)
         except ValueError as err:
             raise wrong_cell("encoder", column, "categorical", value) from err

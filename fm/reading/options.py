@@ -68,7 +68,14 @@ class Options:
     )
     ignore: Any = _o((), "columns", _NAMES, "columns to leave out when no others are named")
     standardize: bool = _o(
-        False, "columns", "bool", "scale numeric columns to mean 0 and standard deviation 1"
+        True, "columns", "bool", "scale numeric columns to mean 0 and standard deviation 1"
+    )
+    bins: int | None = _o(
+        None,
+        "columns",
+        "int or None",
+        "intervals of a numeric column, each a feature beside the value; 0: none; not given: up to "
+        "24, from 1,000 rows on",
     )
     min_count: int = _o(
         1, "columns", "int", "values in fewer rows share the unknown feature of their column"
