@@ -11,6 +11,7 @@ each row is an interaction, so no target is needed and the first column is like 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -184,7 +185,7 @@ def read_all(
             else:
                 reading = _like(like, data[TRAIN], form, config)
             data[name] = read(content, format=form, require_target=not ranker, **reading)
-            _check_labels(channel, content, data[name], form, reading, config)
+            data[name] = _labelled(channel, content, data[name], form, reading, config)
         except FMError as err:
             raise type(err)(f"channel {channel.name}: {err.message}", err.advice) from err
         if name == TRAIN:
@@ -260,21 +261,21 @@ def _like(
     return {**further, "encoder": train.encoder}
 
 
-def _check_labels(
+def _labelled(
     channel: Channel,
     content: Path | bytes,
     data: Dataset,
     form: str,
     reading: dict[str, Any],
     config: TrainConfig,
-) -> None:
-    """Refuse labels that a classifier cannot learn, and name the file and the row."""
+) -> Dataset:
+    """Return rows with labels 0 and 1; refuse others, and name the file and the row."""
     if config.task.ranks:
-        return
-    y = data.targets
+        return data
+    y = config.task.targets(data.targets)
     first = config.task.first_wrong_target(y)
     if first is None:
-        return
+        return data if y is data.targets else dataclasses.replace(data, y=y, _cache={})
     row, place = first, str(channel.place)
     if isinstance(content, Path):
         for file in data_files(content):  # read again, to find the file with this row

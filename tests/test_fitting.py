@@ -577,8 +577,8 @@ def test_targets_that_cannot_be_learnt_are_refused():
     with pytest.raises(DataError, match="row 3: label 2, but a binary classifier expects 0 or 1"):
         labels = [0, 1, 2, 1]
         fit(Dataset.from_arrays(np.eye(4), labels), TrainConfig(predictor_type=CLASSIFIER))
-    with pytest.raises(DataError, match="row 1: label -1, but"):
-        held = Dataset.from_arrays(np.eye(4), [-1, 1, 1, 1])
+    with pytest.raises(DataError, match="row 1: label -2, but"):
+        held = Dataset.from_arrays(np.eye(4), [-2, 1, 1, 1])
         good = Dataset.from_arrays(np.eye(4), [0, 1, 1, 1])
         fit(good, TrainConfig(predictor_type=CLASSIFIER), validation=held)
     with pytest.raises(DataError, match="all weights are 0; nothing to train on"):

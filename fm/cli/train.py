@@ -42,7 +42,7 @@ from fm.reading.finding_items import continued
 from fm.recipes import OPTIMIZERS
 from fm.tasks import CLASSIFIER, REGRESSOR, Task
 from fm.training.checkpoint import is_checkpoint
-from fm.training.checks import check_labels, with_task
+from fm.training.checks import labelled, with_task
 from fm.training.fit import fit
 
 EXAMPLES = """\
@@ -82,7 +82,7 @@ def _train(args: argparse.Namespace) -> int:
     say = _silent if args.quiet or args.json else _say
     with interruptible() as interrupted:
         rows = _read(args, config, init)
-        config = _checked(args, config, init, rows)
+        config, rows = _checked(args, config, init, rows)
         report = _report_of_data(rows.data, config)
         for name, text in texts_of_data(rows.data, config, report):
             say(name, text)
@@ -339,17 +339,17 @@ def _first_options(
 
 def _checked(
     args: argparse.Namespace, config: TrainConfig, init: Model | None, rows: _Rows
-) -> TrainConfig:
-    """Return the config with the task that suits the targets; refuse rows that do not suit it."""
+) -> tuple[TrainConfig, _Rows]:
+    """Return the config and the rows with the task that suits; refuse rows that do not suit it."""
     for some in rows:
         if some is not None and some.weight is not None and not some.weight.any():
             raise DataError(f"{some.source}: expected a weight above 0, found all of them 0")
     config = with_task(config, rows.data, init)  # as fit does; here for the report
     if not config.task.ranks:
-        for some in (rows.data, rows.validation, rows.test):
-            if some is not None:
-                check_labels(some, config)  # here, as the report says how good the mean is
-    return config
+        # Here, as the report says how good the mean is.
+        data, test, validation = (some and labelled(some, config) for some in rows)
+        rows = _Rows(data or rows.data, test, validation)
+    return config, rows
 
 
 def _report_of_data(data: Dataset, config: TrainConfig) -> dict[str, Any]:

@@ -34,13 +34,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from fm.encoding.choosing import fit_columns
 from fm.encoding.columns import MAX_FEATURES, Column, Entries, Numeric, column_from
+from fm.encoding.names import FeatureNames
 from fm.errors import ConfigError, DataError, FMError, ModelFileError
 from fm.formats.cells import CellTable, text_of, wrong_cell
 from fm.formats.files import ragged
@@ -50,28 +51,6 @@ from fm.sparse import csr
 
 FORMAT_VERSION = 1
 _MOST_CHECKS = 100  # different sets of names in one request, which may be hostile
-
-
-class FeatureNames(Sequence[str]):
-    """The names of all features of an encoder, made when asked for."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-
-    def __len__(self) -> int:
-        return self._encoder.num_features
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self._encoder.feature_name(i) for i in range(*index.indices(len(self)))]
-        return self._encoder.feature_name(range(len(self))[index])
-
-    def __repr__(self) -> str:
-        return f"<names of {len(self)} features>"
 
 
 class Encoder:
@@ -144,7 +123,7 @@ class Encoder:
     @property
     def feature_names(self) -> Sequence[str]:
         """The name of each feature; a sequence that makes a name when asked for it."""
-        return FeatureNames(self)
+        return FeatureNames(self.num_features, self.feature_name)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Encoder) and self.columns == other.columns

@@ -78,10 +78,11 @@ def evaluate_predictions(model: Model, test: Any, **options: Any) -> dict[str, A
 def _targets(model: Model, rows: Dataset, first: int) -> np.ndarray:
     if rows.y is None:
         raise DataError(f"{rows.source}: expected a target in each row; name it with target=")
-    at = model.task.first_wrong_target(rows.y)
+    y = model.task.targets(rows.y)
+    at = model.task.first_wrong_target(y)
     if at is not None:
         raise DataError(
             f"{rows.source} row {first + at + 1}: expected label 0 or 1, because the model is a "
-            f"{model.task.noun}, found {rows.y[at]:g}"
+            f"{model.task.noun}, found {y[at]:g}"
         )
-    return rows.y
+    return y

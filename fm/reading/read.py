@@ -22,19 +22,20 @@ import scipy.sparse as sp
 from fm.catalogue.filling import fill, may_be_left_out, with_empty
 from fm.data.dataset import Dataset
 from fm.errors import Advice, ConfigError, DataError
+from fm.formats.cells import CellTable
 from fm.formats.files import is_file
-from fm.formats.frames import Columns, place, source_of
+from fm.formats.frames import Columns, source_of
 from fm.formats.guess import guess_format
 from fm.formats.tables import BATCH_ROWS, iter_batches, read_table
 from fm.reading.numbered import READERS, read_features
 from fm.reading.options import Options
+from fm.reading.targets import numbers_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from fm.catalogue.catalogue import Catalogue
     from fm.encoding.encoder import Encoder
-    from fm.formats.cells import CellTable
 
 TARGETS = ("rating", "label", "target", "y", "click")
 
@@ -372,7 +373,6 @@ def _from_table(
     table: pa.Table, options: Options, given_y: Any = None, given_weight: Any = None
 ) -> Dataset:
     from fm.encoding.encoder import Encoder
-    from fm.formats.cells import CellTable
 
     if options.encoder is not None and options.catalogue is not None:
         options.encoder.check_names(table.column_names, source_of(table))
@@ -384,7 +384,7 @@ def _from_table(
         if ref is None:
             return given
         used.extend(cells.resolve(ref))
-        return _numbers(cells, used[-1], what)
+        return numbers_of(cells, used[-1], what)
 
     target = options.target
     if target is None and given_y is None and (encoder is None or options.require_target):
@@ -463,16 +463,3 @@ def usual_target(
     free = [name for name in names if name not in taken]
     goals = target_names(encoder)
     return next((name for goal in goals for name in free if goal in (name, name.lower())), None)
-
-
-def _numbers(cells: CellTable, name: str, what: str) -> np.ndarray:
-    with cells.column(name, what) as column:
-        numbers = column.numbers
-    missing = np.isnan(numbers)
-    if missing.any():
-        where = place(cells.table, int(np.argmax(missing)))
-        raise DataError(
-            f"{where}, column {name!r}: expected a number as {what}, found none; fill in the cell "
-            "or leave out the row"
-        )
-    return numbers

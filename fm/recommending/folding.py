@@ -137,7 +137,7 @@ class Folding:
         task = self.model.task
         if y is None and not task.ranks:
             raise DataError("fold_in: expected a target y for each row, found none")
-        y = np.ones(rows.num_rows) if y is None else y
+        y = np.ones(rows.num_rows) if y is None else task.targets(np.asarray(y))
         rows = Dataset.from_arrays(rows.X, y, weight, source="fold_in")
         wrong = task.first_wrong_target(rows.targets)
         if wrong is not None:

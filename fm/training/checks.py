@@ -33,7 +33,7 @@ def check_kinds(data: Any, config: Any, validation: Any) -> None:
 def with_task(config: TrainConfig, data: Dataset, init: Model | None = None) -> TrainConfig:
     """Return the config with a task: named, that of the model to start from, or as targets say.
 
-    Targets that are all 0 or 1, and both, are labels; others are numbers.
+    Targets that are all 0 or 1, and both, or all -1 or 1, are labels; others are numbers.
     """
     if config.predictor_type is not None or data.y is None or not data.y.size:
         return config
@@ -41,10 +41,11 @@ def with_task(config: TrainConfig, data: Dataset, init: Model | None = None) -> 
         return replace(config, predictor_type=init.task.name)
     low, high = data.y.min(), data.y.max()  # np.unique would take as long as an epoch
     two = low < high and bool(((data.y == low) | (data.y == high)).all())
-    if two and (low, high) == (0, 1):
+    if two and (low, high) in ((0, 1), (-1, 1)):
         logger.info(
-            "all targets are 0 or 1: predictor_type is %s, which predicts the probability of 1; %s",
-            CLASSIFIER, Advice("say {predictor_type} for numbers", predictor_type=REGRESSOR),
+            "all targets are %g or 1: predictor_type is %s, which predicts the probability of 1; "
+            "%s",
+            low, CLASSIFIER, Advice("say {predictor_type} for numbers", predictor_type=REGRESSOR),
         )  # fmt: skip
         return replace(config, predictor_type=CLASSIFIER)
     if two:
@@ -68,23 +69,27 @@ def check_init(init: Model | None, data: Dataset) -> None:
         )
 
 
-def check_targets(data: Dataset, config: TrainConfig) -> None:
-    """Refuse rows that the task can neither learn from nor be measured on."""
+def with_targets(data: Dataset, config: TrainConfig) -> Dataset:
+    """Return rows with targets as the task takes them; refuse rows that it cannot learn from."""
     data.targets  # noqa: B018  raises DataError if there are none
     for count, what in ((data.num_rows, "rows"), (data.num_features, "features")):
         if not count:
             raise DataError(f"{data.source}: no {what}; expected at least one")
     if data.weight is not None and not data.weight.any():
         raise DataError(f"{data.source}: all weights are 0; nothing to train on")
-    check_labels(data, config)
+    return labelled(data, config)
 
 
-def check_labels(data: Dataset, config: TrainConfig) -> None:
-    """Refuse targets that the task cannot use."""
+def labelled(data: Dataset, config: TrainConfig) -> Dataset:
+    """Return rows with targets as the task takes them; refuse those that it cannot use."""
+    y = config.task.targets(data.targets)
+    if y is not data.targets:
+        data = replace(data, y=y, _cache={})
     row = config.task.first_wrong_target(data.targets)
     if row is not None:
         place = f"{data.source} row {row + 1}"
         raise config.task.wrong_target(place, float(data.targets[row]))
+    return data
 
 
 def checked_validation(
@@ -101,8 +106,7 @@ def checked_validation(
             "encoder=data.encoder"
         )
     validation = widened(validation, data.num_features)
-    check_targets(validation, config)
-    return validation
+    return with_targets(validation, config)
 
 
 def widened(data: Dataset, feature_dim: int | None) -> Dataset:

@@ -26,10 +26,10 @@ from fm.training.checkpoint import Checkpoint, Marks, checked_path, config_in
 from fm.training.checks import (
     check_init,
     check_kinds,
-    check_targets,
     checked_validation,
     diverged,
     widened,
+    with_targets,
     with_task,
 )
 from fm.training.interactions import interactions
@@ -159,7 +159,7 @@ def _prepared(
     if given.task.ranks:
         data = interactions(data)
         validation = None if validation is None else interactions(validation, data)
-    check_targets(data, given)
+    data = with_targets(data, given)
     return data, checked_validation(validation, data, given), given
 
 
@@ -318,13 +318,13 @@ def fit_pass(
         given = with_task(config or TrainConfig(), data)
         given = replace(given, lr_decay=0.0, validation_fraction=0.0)
         data = widened(data, given.feature_dim)
-        check_targets(data, given)
+        data = with_targets(data, given)
         view, run = View.of(data, given), Run()
         solver = make_solver(view.rows, suited(given, view.rows), _all_of(data))
         solver.start(more=True)
     else:
         data = widened(data, state.solver.data.num_features)
-        check_targets(data, state.solver.config)
+        data = with_targets(data, state.solver.config)
         view, run = state.view.of_more(data), state.run
         solver = state.solver.over(_all_of(data), view.rows)
     Loop(solver).run(run, run.epoch + 1)
