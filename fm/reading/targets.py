@@ -54,7 +54,10 @@ def _answers(column: Cells, err: BadCell) -> np.ndarray:
     """
     codes, texts = column.coded
     known = [None if text is None else ANSWERS.get(text.lower(), -1) for text in texts.to_pylist()]
-    labels = np.array([math.nan if label is None else label for label in (*known, None)])[codes]
+    labels: np.ndarray = np.array(
+        [math.nan if label is None else label for label in (*known, None)]
+    )
+    labels = labels[codes]
     if (labels < 0).any():
         raise column.bad_cell(int(np.argmax(labels < 0))) if (labels >= 0).any() else err
     return labels
