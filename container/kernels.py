@@ -91,9 +91,11 @@ def main() -> None:
     for X in (pairs, ragged, ragged * 0.5):
         data = Dataset.from_arrays(sp.csr_matrix(X), [0, 1, 0, 1])
         for task in (REGRESSOR, CLASSIFIER):
-            for optimizer in ("sgd", "sagemaker"):
+            for optimizer in ("sgd", "adagrad", "sagemaker"):
                 config = TrainConfig(predictor_type=task, optimizer=optimizer, epochs=1)
                 fit(data, config, validation=data, callbacks=[lambda epoch: None], progress=False)
+                if optimizer != "sagemaker":  # in a race
+                    fit(data, config, validation=data, progress=False)
     more = np.hstack([pairs, np.tril(np.ones((4, 4)))])  # with further columns, of any number
     for X in (pairs, more, more * 0.5):
         data = Dataset.from_arrays(sp.csr_matrix(X))

@@ -24,8 +24,8 @@ import numpy as np
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
 from fm.errors import DivergenceError
-from fm.training.judging import make_judge
-from fm.training.loop import Epoch, Loop
+from fm.training.judging import Judge, make_judge
+from fm.training.loop import Loop
 from fm.training.rates import suited
 from fm.training.run import Run
 from fm.training.solvers.solver import make_solver
@@ -204,17 +204,10 @@ def _run(
     for number, split in enumerate(splits):
         solver, run = make_solver(data, config, split), Run()
         course = leader.courses[number] if leader.courses else []
-
-        def give_up(epoch: Epoch, run: Run = run, course: list[float] = course) -> None:
-            then = course[: epoch.number]
-            if then and epoch.number >= EPOCHS_BEFORE_GIVING_UP:
-                best = min(then, key=lambda value: sign * value)
-                run.finished |= sign * (run.best_value - best) > BEHIND * abs(best)
-
+        judge = _impatient(make_judge(solver, validation), run, course, sign, metric)
         solver.start()
-        loop = Loop(solver, make_judge(solver, validation), callbacks=[give_up], log=False)
         try:
-            loop.run(run, epochs)
+            Loop(solver, judge, log=False).run(run, epochs)
         except DivergenceError:
             return
         entry.courses.append([epoch[metric] for epoch in run.history])
@@ -223,6 +216,24 @@ def _run(
     mean = np.mean(padded, axis=0)
     best = int(np.argmin(sign * mean))
     entry.value, entry.epochs = float(mean[best]), best + 1
+
+
+def _impatient(
+    judge: Judge | None, run: Run, course: list[float], sign: int, metric: str
+) -> Judge | None:
+    """Return a judge that ends the run if it is clearly behind the course of the leader."""
+    if judge is None:
+        return None
+
+    def judged() -> dict[str, float]:
+        values, then = judge(), course[: run.epoch + 1]
+        if then and run.epoch + 1 >= EPOCHS_BEFORE_GIVING_UP:
+            best = min(then, key=lambda value: sign * value)
+            own = min(values[metric], run.best_value, key=lambda value: sign * value)
+            run.finished |= sign * (own - best) > BEHIND * abs(best)
+        return values
+
+    return judged
 
 
 def _sign(config: TrainConfig) -> int:
