@@ -85,7 +85,7 @@ def test_settings_are_equal_only_where_the_user_has_left_nothing_open(rng):
     assert all(configs.count(config) == 1 for config in configs)
 
 
-def test_an_interrupted_race_leaves_a_model(rng, monkeypatch, caplog):
+def test_an_interrupted_race_leaves_a_model(rng, monkeypatch, caplog, tmp_path):
     X, y = clicks(rng)
     calls = iter(range(100))
 
@@ -96,9 +96,22 @@ def test_an_interrupted_race_leaves_a_model(rng, monkeypatch, caplog):
             super().run(run, epochs)
 
     monkeypatch.setattr("fm.training.race.Loop", Interrupting)
-    model = fit(Dataset.from_arrays(X, y), progress=False)
+    file = tmp_path / "c"
+    model = fit(Dataset.from_arrays(X, y), checkpoint=file, progress=False)
+    assert not file.exists()  # it would go on with settings that were not raced to the end
     assert len([epoch for epoch in model.history if "refit" not in epoch]) == 1
     assert "interrupted in the race" in caplog.text
+
+
+def test_rows_without_weight_race_with_nobody(rng):
+    X, y = numbers(rng, 400)
+    weight = np.zeros(400)
+    weight[rng.permutation(400)[:60]] = 1
+    few = Dataset.from_arrays(X, y, weight)
+    rows = np.flatnonzero(weight)
+    model = fit(few, progress=False)
+    assert np.sqrt(np.mean((model.predict(X[rows]) - y[rows]) ** 2)) < y.std()
+    assert not is_raced(TrainConfig(), Dataset.from_arrays(X, y, weight * (np.arange(400) < 200)))
 
 
 # -- starts ----------------------------------------------------------------------------------------

@@ -111,6 +111,8 @@ def fit(
     config, raced, planned = _settled(given, view.rows, split, judged, init, resume and checkpoint)
     solver = make_solver(view.rows, config, split)
     file = _checkpoint(checkpoint, resume, data, solver, validation, init)
+    if planned < 0:
+        file = None  # nothing that the training could go on from
     if file is not None and resume and file.path.exists():
         run = file.load(solver)
         logger.info("resumed from %s after epoch %d", file.path, run.epoch)
@@ -119,17 +121,12 @@ def fit(
         solver.start(start)
     judge = make_judge(solver, judged)
     loop = Loop(solver, judge, callbacks=callbacks, progress=progress, checkpoint=file)
-    interrupted = False
+    interrupted = planned < 0
     try:
-        loop.run(run, min(config.epochs, run.planned or config.epochs))
-        if _would_refit(solver) and solver.kept:
-            epochs = run.best_epoch + 1
-            logger.info("training again on all %d rows for %d epochs", data.num_rows, epochs)
-            solver = solver.over(split_rows(view.rows, config, init=init))
-            solver.start(start)
-            run.epoch, run.finished = 0, False
-            loop = Loop(solver, callbacks=callbacks, progress=progress, refit=True)
-            loop.run(run, epochs)
+        loop.run(run, min(config.epochs, abs(run.planned) or config.epochs))
+        if _would_refit(solver) and solver.kept and not interrupted:
+            solver, loop = _again(solver, run, start, callbacks, progress)
+            loop.run(run, run.best_epoch + 1)
             solver.drop()
     except KeyboardInterrupt:
         logger.warning("interrupted in epoch %d; keeping the best model so far", run.epoch + 1)
@@ -200,6 +197,22 @@ def _more_starts(
     except KeyboardInterrupt:
         logger.warning("interrupted in start %d of %d; keeping the others", start + 1, count)
     return models
+
+
+def _again(
+    solver: Solver,
+    run: Run,
+    init: Model | None,
+    callbacks: Sequence[Callable[[Epoch], None]],
+    progress: bool | None,
+) -> tuple[Solver, Loop]:
+    """Return solver and loop of the second training, on all rows."""
+    rows, epochs = solver.data, run.best_epoch + 1
+    logger.info("training again on all %d rows for %d epochs", rows.num_rows, epochs)
+    solver = solver.over(split_rows(rows, solver.config, init=init))
+    solver.start(init)
+    run.epoch, run.finished = 0, False
+    return solver, Loop(solver, callbacks=callbacks, progress=progress, refit=True)
 
 
 def _would_refit(solver: Solver) -> bool:

@@ -106,7 +106,8 @@ class Entry:
 
 def is_raced(given: TrainConfig, data: Dataset) -> bool:
     """Return whether the settings are left to a race."""
-    enough = data.num_rows >= FEWEST_ROWS
+    rows = data.num_rows if data.weight is None else int(np.count_nonzero(data.weight))
+    enough = rows >= FEWEST_ROWS
     return given.optimizer is None and not given.task.ranks and enough
 
 
@@ -123,8 +124,8 @@ def race(
 ) -> tuple[TrainConfig, int]:
     """Race the settings; return the config of the best one, and for how many epochs to train.
 
-    The number is 0 where rows will tell when to stop. After an interruption it is 1: the best
-    setting so far passes over the rows once, so that there is a model.
+    The number is 0 where rows will tell when to stop. After an interruption it is -1: the best
+    setting so far is to pass over the rows once, so that there is a model.
 
     Parameters
     ----------
@@ -137,17 +138,17 @@ def race(
     validation : Dataset, optional
         Rows to judge by, in place of those held out.
     """
-    entries, parts = list(_entries(given, data)), _parts(given, split, validation)
+    entries, parts = list(_entries(given, data)), _parts(data, given, split, validation)
     sign, leader = _sign(given), Entry(given)
     tiny = split.rows.size < MIN_ROWS_TO_HOLD_OUT
     try:
         for entry in entries:
             _run(entry, data, parts, validation, leader, given.epochs if tiny else MOST_EPOCHS)
-            if not sign * entry.value >= sign * leader.value:  # also if there is no leader yet
-                leader = entry
+            if entry.epochs and not sign * entry.value >= sign * leader.value:
+                leader = entry  # the first one, too, as NaN is the value of none
     except KeyboardInterrupt:
         logger.warning("interrupted in the race of settings; training one epoch with the best one")
-        return (leader if leader.epochs else entries[0]).config, 1
+        return (leader if leader.epochs else entries[0]).config, -1
     entries.sort(key=lambda entry: np.nan_to_num(sign * entry.value, nan=np.inf))
     best = entries[0]
     _tell(best, entries, given)
@@ -166,12 +167,15 @@ def _entries(given: TrainConfig, data: Dataset) -> Iterator[Entry]:
             yield Entry(config)
 
 
-def _parts(given: TrainConfig, split: Split, validation: Dataset | None) -> list[Split]:
+def _parts(
+    data: Dataset, given: TrainConfig, split: Split, validation: Dataset | None
+) -> list[Split]:
     """Return the rows to train on and to judge by: one split, or several that take turns."""
     rng = np.random.default_rng([given.seed, 5])
     rows, held = split.rows, split.held_out
     if validation is None and (held is None or rows.size + held.size <= FEW_ROWS):
         rows = rows if held is None else np.sort(np.concatenate([rows, held]))
+        rows = rows if data.weight is None else rows[data.weight[rows] > 0]
         mixed = rng.permutation(rows)
         if rows.size <= FEW_ROWS:
             of = np.arange(rows.size) % min(FOLDS, rows.size)
