@@ -45,7 +45,7 @@ def same(a, b):
 
 
 def test_features_of_each_kind():
-    encoder = Encoder.fit(MIXED, **KINDS)
+    encoder = Encoder.fit(MIXED, **KINDS, standardize=False)
     assert list(encoder.feature_names) == (
         ["user=<unknown>", "user=u1", "user=u2", "age", "age=<unknown>"]
         + ["genres=<unknown>", "genres=Comedy", "genres=Action", "genres=Drama"]
@@ -322,6 +322,13 @@ def test_named_columns_only():
         ({"categorical": ["user"], "ignore": ["user"]}, ConfigError, "target, weight or to be ign"),
         ({"multi": {"user": ""}}, ConfigError, "expected a text as the separator of 'user'"),
         ({"min_count": 0}, ConfigError, "min_count: expected an integer >= 1, found 0"),
+        (
+            {"bins": -1},
+            ConfigError,
+            'bins: expected "auto" or an integer from 0 to 10000, found -1',
+        ),
+        ({"bins": True}, ConfigError, "bins: expected .* found True"),
+        ({"bins": "many"}, ConfigError, "bins: expected .* found 'many'"),
         ({"hash_dim": 0}, ConfigError, "hash_dim: expected an integer from 1 to"),
         ({"hash_dim": {"age": 5}}, ConfigError, "hash_dim: 'age' is not a categorical"),
         ({"ignore": ["user", "age"]}, DataError, "no columns are left"),
@@ -512,6 +519,7 @@ def test_table_and_rows_and_back(rows, others, hashed, data):
         table_of(rows),
         **RECORD_KINDS,
         standardize=standardize,
+        bins=data.draw(st.one_of(st.just("auto"), st.integers(0, 4))),
         min_count=data.draw(st.integers(1, 2)),
         hash_dim=data.draw(st.integers(1, 9)) if hashed else None,
     )
@@ -528,7 +536,7 @@ def test_table_and_rows_and_back(rows, others, hashed, data):
     # what was decoded encodes to the same row; missing numbers and unknown values included
     for i in range(len(rows)):
         decoded = encoder.decode_row(X[i])
-        if not hashed and not standardize:
+        if not hashed:
             again = {k: v if k not in "mh" or v is None else v for k, v in decoded.items()}
             one = encoder.encode_rows([again])
             known = [None not in (again[k] or []) for k in "mh"]
@@ -698,6 +706,17 @@ NUMBER = {"name": "n", "kind": "numeric", "mean": 0.0, "std": 1.0}
                 {**NUMBER, "mean": "0"},
                 {**NUMBER, "mean": 10**400},
                 {"name": "n", "kind": "numeric"},
+                {**NUMBER, "edges": [1.0]},
+                {**NUMBER, "knots": 5},
+                {**NUMBER, "knots": [1.0]},
+                {**NUMBER, "knots": [1.0, "2"]},
+                {**NUMBER, "knots": [1.0, True]},
+                {**NUMBER, "knots": [2.0, 1.0]},
+                {**NUMBER, "knots": [1.0, 1.0]},
+                {**NUMBER, "knots": [1.0, float("nan")]},
+                {**NUMBER, "knots": [1.0, float("inf")]},
+                {**NUMBER, "knots": [1.0, 10**400]},
+                {**NUMBER, "knots": [-1.5e308, 1.5e308]},
             )
         ),
         {

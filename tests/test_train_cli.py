@@ -374,7 +374,8 @@ def test_a_model_worse_than_the_mean_is_pointed_out(desk, capsys, more):
     for name in ("steep.csv", "test.csv"):
         (desk / name).write_text("x,rating\n" + "\n".join(rows))
     rates = ("--linear-lr", "3", "--factors-lr", "0.1", "--optimizer", "adam")
-    assert train("steep.csv", "--numeric", "x", *rates, "--quiet", "--epochs", "3", *more) == 0
+    columns = ("--numeric", "x", "--no-standardize")
+    assert train("steep.csv", *columns, *rates, "--quiet", "--epochs", "3", *more) == 0
     said = capsys.readouterr().err
     assert "fm: warning: the model is worse than always answering the training mean (mse " in said
     assert train("train.csv", "--quiet") == 0
@@ -445,7 +446,10 @@ def test_handlers_of_signals_are_put_back(desk):
         ("train.csv --checkpoint test.csv --resume", r"test\.csv: .*checkpoint"),
         ("train.csv --names a,b --header", r"names: expected .*; give --names or --header"),
         ("train.libsvm --categorical user", r"categorical: does not apply to libsvm"),
-        ("big.csv --numeric x --optimizer adam --linear-lr 1e30", r"diverged.*likely cause: x"),
+        (
+            "big.csv --numeric x --no-standardize --optimizer adam --linear-lr 1e30",
+            r"diverged.*likely cause: x",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line_and_nothing_is_written(desk, capsys, arguments, message):

@@ -83,6 +83,21 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def bins(text: str) -> int | str:
+    """Return the number of bins, or "auto".
+
+    Examples
+    --------
+    >>> bins("12"), bins("auto")
+    (12, 'auto')
+    """
+    if text == "auto":
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'expected an integer >= 0 or "auto", found {text!r}')
+    return int(text)
+
+
 _NAME = {"metavar": "NAME"}
 _NAMES = {"type": names, "action": "extend", "metavar": "NAME,..."}
 _COUNT = {"type": positive, "metavar": "N"}
@@ -96,7 +111,8 @@ _TAKEN: dict[str, dict[str, Any]] = {
     "multi": _NAMES,
     "history": _NAMES,
     "ignore": _NAMES,
-    "standardize": {"action": "store_const", "const": True},
+    "standardize": _SWITCH,
+    "bins": {"type": bins, "metavar": "N"},
     "min_count": _COUNT,
     "hash_dim": _COUNT,
     "user": _NAME,

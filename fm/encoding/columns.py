@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import math
 import sys
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -165,7 +167,7 @@ class Entries(NamedTuple):
 
     indices: np.ndarray  # within the field
     values: np.ndarray | None = None  # None: all 1
-    counts: np.ndarray | None = None  # entries of each row; None: one each
+    counts: np.ndarray | int = 1  # entries of each row, or of every row
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,16 @@ class Categorical:
         """Number of features of the field."""
         return self.values.width
 
+    @property
+    def about(self) -> str:
+        """The kind."""
+        return self.kind
+
+    @property
+    def pads(self) -> bool:
+        """Whether a missing value has entries of value 0 beside that of unknown."""
+        return False
+
     def encode(self, cells: Cells) -> Entries:
         """Return the entries of all rows."""
         codes, texts = cells.coded
@@ -194,6 +206,10 @@ class Categorical:
     def decode(self, entries: list[tuple[int, float]]) -> str | None:
         """Return the value that has these entries; None for unknown."""
         return self.values.value(entries[0][0]) if entries else None
+
+    def value(self, i: int) -> str | None:
+        """Return the value that feature i of the field stands for; None for unknown."""
+        return self.values.value(i)
 
     def feature_name(self, i: int) -> str:
         """Return the name of feature i of the field."""
@@ -272,48 +288,131 @@ class History(ValueSet):
 
 @dataclass(frozen=True)
 class Numeric:
-    """A column of numbers: feature 0 has the value ``(x - mean) / std``, 1 is unknown."""
+    """A column of numbers, whose effect may bend at some knots.
+
+    Feature 0 has the value ``(x - mean) / std``, 1 is unknown, 2 + j is knot j: a number between
+    two knots has, beside its value, an entry for each of the two, which add up to 1 and are the
+    nearer the larger. So a model is linear between knots, and may bend at each. Below the first
+    knot and above the last one, these entries are as there.
+
+    **Missing** is unknown with the value 1, and entries of value 0 for the number and for a knot:
+    as the mean of the column would be, if it is standardised. They change no score, and keep the
+    number of entries the same in every row, for which training is faster.
+    """
 
     kind: ClassVar[str] = "numeric"
     name: str
     mean: float = 0.0
     std: float = 1.0
-    width: ClassVar[int] = 2
+    knots: tuple[float, ...] = ()  # none, or two and more, ascending
+
+    @property
+    def width(self) -> int:
+        """Number of features of the field."""
+        return 2 + len(self.knots)
+
+    @property
+    def about(self) -> str:
+        """The kind, and how finely it bends."""
+        return f"{self.kind}, {len(self.knots) - 1} bins" if self.knots else self.kind
+
+    @property
+    def pads(self) -> bool:
+        """Whether a missing value has entries of value 0 beside that of unknown."""
+        return bool(self.knots)
 
     def encode(self, cells: Cells) -> Entries:
         """Return the entries of all rows."""
-        numbers = (cells.numbers - self.mean) / self.std
+        return self.encode_numbers(cells.numbers, cells.bad_cell)
+
+    def encode_numbers(self, numbers: np.ndarray, bad_cell: Callable[[int], Exception]) -> Entries:
+        """Return the entries of numbers, NaN where missing; `bad_cell` makes the error of a row."""
+        scaled = (numbers - self.mean) / self.std
         missing = np.isnan(numbers)
-        large = np.abs(numbers) > _LARGEST
+        large = np.abs(scaled) > _LARGEST
         if large.any():
-            raise cells.bad_cell(int(np.argmax(large)))
-        numbers[missing] = 1.0
-        return Entries(missing.astype(np.int32), numbers.astype(np.float32))
+            raise bad_cell(int(np.argmax(large)))
+        if not self.knots:
+            scaled[missing] = 1.0
+            return Entries(missing.astype(np.int32), scaled.astype(np.float32))
+        knots = np.array(self.knots)
+        inside = np.clip(numbers, knots[0], knots[-1])
+        at = np.minimum(np.searchsorted(knots, inside, side="right") - 1, knots.size - 2)
+        share = (inside - knots[at]) / np.diff(knots)[at]
+        indices = np.empty((numbers.size, 3), np.int32)
+        indices[:, 0] = 0
+        indices[:, 1] = at + 2
+        indices[:, 2] = at + 3
+        values = np.empty((numbers.size, 3), np.float32)
+        values[:, 0] = scaled
+        values[:, 1] = 1 - share
+        values[:, 2] = share
+        indices[missing] = _MISSING[0]
+        values[missing] = _MISSING[1]
+        return Entries(indices.ravel(), values.ravel(), 3)
 
     def encode_value(self, value: Any) -> list[tuple[int, float]]:
         """Return the entries (feature within the field, value) of one row."""
-        number = number_of(value)
+        return self.encode_number(number_of(value))
+
+    def encode_number(self, number: float | None) -> list[tuple[int, float]]:
+        """Return the entries of a number; None where it is missing."""
         if number is None:
-            return [(1, 1.0)]
-        number = (number - self.mean) / self.std
-        if abs(number) > _LARGEST:
-            raise ValueError(value)
-        return [(0, number)]
+            return list(zip(*_MISSING, strict=True)) if self.knots else [(1, 1.0)]
+        scaled = (number - self.mean) / self.std
+        if abs(scaled) > _LARGEST:
+            raise ValueError(number)
+        if not self.knots:
+            return [(0, scaled)]
+        knots = self.knots
+        inside = min(max(number, knots[0]), knots[-1])
+        at = min(bisect_right(knots, inside) - 1, len(knots) - 2)
+        share = (inside - knots[at]) / (knots[at + 1] - knots[at])
+        return [(0, scaled), (at + 2, 1 - share), (at + 3, share)]
 
     def decode(self, entries: list[tuple[int, float]]) -> float | None:
-        """Return the number that has these entries; None if it is missing."""
-        if not entries or entries[0][0] == 1:
+        """Return the number that has these entries; None if it is missing.
+
+        Of the numbers that have the same float32 value, it is that of the fewest digits.
+        """
+        found = dict(entries)
+        if 0 not in found or 1 in found:
             return None
-        return float(entries[0][1]) * self.std + self.mean
+        value = np.float32(found[0])
+        number = float(value) * self.std + self.mean
+        for digits in range(1, 17):
+            short = float(f"{number:.{digits}g}")
+            if np.float32((short - self.mean) / self.std) == value:
+                return short
+        return number
+
+    def value(self, i: int) -> str | None:
+        """Return the number that feature i of the field stands for; None if it is not a knot."""
+        return None if i < 2 else self._spelled[i - 2]
+
+    @cached_property
+    def _spelled(self) -> list[str]:
+        """The knots as texts, with few digits where that tells them apart."""
+        for digits in (4, 8, 17):
+            texts = [f"{knot:.{digits}g}" for knot in self.knots]
+            if len(set(texts)) == len(texts):
+                break
+        return texts
 
     def feature_name(self, i: int) -> str:
         """Return the name of feature i of the field."""
-        return f"{self.name}={UNKNOWN}" if i else self.name
+        if i < 2:
+            return f"{self.name}={UNKNOWN}" if i else self.name
+        return f"{self.name}~{self.value(i)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON keeps."""
-        return {"name": self.name, "kind": self.kind, "mean": self.mean, "std": self.std}
+        knots = {"knots": list(self.knots)} if self.knots else {}
+        return {"name": self.name, "kind": self.kind, "mean": self.mean, "std": self.std, **knots}
 
+
+# The entries of a missing number where there are knots: feature and value.
+_MISSING = (0, 1, 2), (0.0, 1.0, 0.0)
 
 Column = Categorical | Numeric  # and the subclasses of Categorical
 
@@ -357,7 +456,7 @@ def column_from(number: int, data: Any) -> Column:
         raise wrong(f"expected a kind out of {', '.join(KINDS)}, found {kind!r}")
     keys = set(data) - {"name", "kind"}
     if kind == "numeric":
-        if keys != {"mean", "std"}:
+        if not {"mean", "std"} <= keys <= {"mean", "std", "knots"}:
             raise wrong(f"expected mean and std, found {sorted(keys)}")
         mean, std = data["mean"], data["std"]
         for value in (mean, std):
@@ -365,7 +464,7 @@ def column_from(number: int, data: Any) -> Column:
                 raise wrong(f"expected a finite mean and std, found {value!r}")
         if not std > 0:
             raise wrong(f"expected a std > 0, found {std!r}")
-        return Numeric(name, float(mean), float(std))
+        return Numeric(name, float(mean), float(std), _knots_from(data.get("knots", []), wrong))
     extra = set() if kind == "categorical" else {"separator"}
     if keys - extra not in ({"values"}, {"hash_dim"}) or not extra <= keys:
         raise wrong(
@@ -375,6 +474,17 @@ def column_from(number: int, data: Any) -> Column:
     if not isinstance(separator, str) or not separator:
         raise wrong(f"expected a text as separator, found {separator!r}")
     return column_of_values(name, kind, _values_from(data, wrong), separator)
+
+
+def _knots_from(knots: Any, wrong: Callable[[str], ModelFileError]) -> tuple[float, ...]:
+    """Return the knots of a column of numbers; `wrong` makes the error."""
+    if not isinstance(knots, list) or not all(type(knot) in (int, float) for knot in knots):
+        raise wrong("expected a list of numbers as knots")
+    if len(knots) == 1 or not all(a < b for a, b in pairwise(knots)):
+        raise wrong("expected none, or two ascending knots and more")
+    if not all(abs(knot) <= sys.float_info.max / 2 for knot in knots):
+        raise wrong("expected finite knots")
+    return tuple(map(float, knots))
 
 
 def _values_from(

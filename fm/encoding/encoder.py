@@ -11,8 +11,9 @@ kind         features                 entries of a row
 ===========  =======================  ============================================================
 categorical  unknown, then one for    one, of value 1
              each value
-numeric      the number, unknown      one: the number (standardised if asked), or unknown with
-                                      value 1 where it is missing
+numeric      the number, unknown,     one: the number (standardised, unless not wanted), or unknown
+             then one for each knot   with value 1 where it is missing; with knots three: the number
+                                      and its shares of two knots (``fm.encoding.columns``)
 multi        unknown, then one for    one of value 1 for each different value of the cell:
              each value               a list, or a text such as ``"Action|Comedy"``
 history      as multi                 as multi, but of value 1/sqrt(n), n the entries of the row in
@@ -33,7 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import scipy.sparse as sp
@@ -41,7 +42,7 @@ import scipy.sparse as sp
 from fm.encoding.choosing import fit_columns
 from fm.encoding.columns import MAX_FEATURES, Column, Entries, Numeric, column_from
 from fm.errors import ConfigError, DataError, FMError, ModelFileError
-from fm.formats.cells import CellTable, text_of, wrong_cell
+from fm.formats.cells import CellTable, number_of, text_of, wrong_cell
 from fm.formats.files import ragged
 from fm.formats.frames import misspelt, no_column
 from fm.formats.tables import read_table
@@ -98,7 +99,9 @@ class Encoder:
     --------
     >>> from fm.encoding.encoder import Encoder
     >>> data = {"user": [7, 7, 8], "genres": ["Action|Comedy", "Comedy", None], "age": [.5, 2., 1.]}
-    >>> encoder = Encoder.fit(data, categorical=["user"], numeric=["age"], multi=["genres"])
+    >>> encoder = Encoder.fit(
+    ...     data, categorical=["user"], numeric=["age"], multi=["genres"], standardize=False
+    ... )
     >>> list(encoder.feature_names)
     ['user=<unknown>', 'user=7', 'user=8', 'genres=<unknown>', 'genres=Comedy', 'genres=Action', \
 'age', 'age=<unknown>']
@@ -139,6 +142,14 @@ class Encoder:
         within = [int(isinstance(column, Numeric)) for column in self.columns]
         return np.array(self._offsets[:-1] + np.array(within, int), np.int32)
 
+    def known_entries(self, X: sp.csr_matrix) -> np.ndarray:
+        """Return which entries of rows say something: not those of missing and new values."""
+        unknown, padded = np.zeros((2, self.num_features), bool)
+        unknown[self.unknown_features] = True
+        padded[:] = np.repeat([column.pads for column in self.columns], np.diff(self._offsets))
+        known: np.ndarray = ~unknown[X.indices] & ((X.data != 0) | ~padded[X.indices])
+        return known
+
     @property
     def feature_names(self) -> Sequence[str]:
         """The name of each feature; a sequence that makes a name when asked for it."""
@@ -151,7 +162,7 @@ class Encoder:
         return hash((self.field_names, self.num_features))
 
     def __repr__(self) -> str:
-        kinds = ", ".join(f"{c.name!r}: {c.kind} {c.width}" for c in self.columns)
+        kinds = ", ".join(f"{c.name!r}: {c.about} {c.width}" for c in self.columns)
         return f"<Encoder of {self.num_features} features: {kinds}>"
 
     # -- fitting ---------------------------------------------------------------------------------
@@ -166,7 +177,8 @@ class Encoder:
         multi: Any = (),
         history: Any = (),
         ignore: Any = (),
-        standardize: bool = False,
+        standardize: bool = True,
+        bins: int | Literal["auto"] = "auto",
         min_count: int = 1,
         hash_dim: int | Mapping[str, int] | None = None,
         target: str | int | None = None,
@@ -188,6 +200,9 @@ class Encoder:
             Columns with a set of values: lists, or texts cut at the separator (default ``"|"``).
         standardize : bool
             Whether numeric columns get mean 0 and standard deviation 1.
+        bins : int or "auto"
+            At how many points of a numeric column its effect may bend; 0: the effect is linear.
+            "auto": a number that suits the rows (``fm.encoding.choosing``).
         min_count : int
             Values in fewer rows train the unknown feature of the field instead of their own.
         hash_dim : int or mapping of name to int, optional
@@ -206,7 +221,9 @@ class Encoder:
         given = {"categorical": categorical, "numeric": numeric, "multi": multi, "history": history}
         (goal,) = table.resolve(target) if target is not None else (None,)
         left_out = table.resolve(ignore) + ([] if goal is None else [goal])
-        return cls(fit_columns(table, given, left_out, standardize, min_count, hash_dim), goal)
+        return cls(
+            fit_columns(table, given, left_out, standardize, bins, min_count, hash_dim), goal
+        )
 
     # -- encoding --------------------------------------------------------------------------------
 
@@ -278,22 +295,21 @@ class Encoder:
         return [placed for name, placed in self._by_name.items() if name in names]
 
     def _csr(self, num_rows: int, parts: list[Entries], offsets: list[int]) -> sp.csr_matrix:
-        if all(part.counts is None for part in parts):
-            total = num_rows * len(parts)
-            indptr = np.arange(0, total + 1, len(parts) or 1)
+        counts = sum(part.counts for part in parts)
+        if isinstance(counts, int):
+            indptr = np.arange(num_rows + 1) * counts
         else:
-            counts = sum(1 if part.counts is None else part.counts for part in parts)
             indptr = np.concatenate([[0], np.cumsum(counts)])
-            total = int(indptr[-1])
+        total = int(indptr[-1])
         indices = np.empty(total, np.int32)
         data = np.ones(total, np.float32)
         at = indptr[:-1].copy()  # where the next column's first entry of each row goes
         for part, offset in zip(parts, offsets, strict=True):
-            place = at if part.counts is None else ragged(at, part.counts)
+            place = _places(at, part.counts)
             indices[place] = part.indices + np.int32(offset)
             if part.values is not None:
                 data[place] = part.values
-            at += 1 if part.counts is None else part.counts
+            at += part.counts
         return csr(data, indices, indptr, (num_rows, self.num_features))
 
     def encode_rows(
@@ -383,14 +399,14 @@ class Encoder:
     # -- and back --------------------------------------------------------------------------------
 
     def feature_name(self, index: int) -> str:
-        """Return the name of a feature: ``"user=42"``, ``"age"``, ``"user=<unknown>"``."""
+        """Return the name of a feature: ``"user=42"``, ``"age"``, ``"age~30"``, a knot of it."""
         offset, column = self._column_of(index)
         return column.feature_name(index - offset)
 
     def feature_value(self, index: int) -> str | None:
-        """Return the value that a feature stands for: ``"42"``; None for unknown, and numbers."""
+        """Return the value that a feature stands for: ``"42"``; None for unknown and a number."""
         offset, column = self._column_of(index)
-        return None if isinstance(column, Numeric) else column.values.value(index - offset)
+        return column.value(index - offset)
 
     def feature_index(self, column: str, value: Any = None) -> int:
         """Return the feature that a value of a column becomes; that of unknown for new values.
@@ -412,7 +428,7 @@ class Encoder:
         offset, found = self._by_name[column]
         try:
             if isinstance(found, Numeric):
-                return offset + found.encode_value(value)[0][0]
+                return offset + int(number_of(value) is None)
             text = text_of(value)
         except ValueError as err:
             raise wrong_cell("encoder", column, "categorical", value) from err
@@ -489,6 +505,13 @@ class Encoder:
             return cls(columns, target)
         except FMError as err:
             raise ModelFileError(str(err)) from err
+
+
+def _places(starts: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
+    """Return the places of the entries of all rows, of which each has its first at `starts`."""
+    if not isinstance(counts, int):
+        return ragged(starts, counts)
+    return starts if counts == 1 else (starts[:, None] + np.arange(counts)).ravel()
 
 
 def _cell_table(data: Any) -> CellTable:

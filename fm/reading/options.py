@@ -68,7 +68,14 @@ class Options:
     )
     ignore: Any = _o((), "columns", _NAMES, "columns to leave out when no others are named")
     standardize: bool = _o(
-        False, "columns", "bool", "scale numeric columns to mean 0 and standard deviation 1"
+        True, "columns", "bool", "scale numeric columns to mean 0 and standard deviation 1"
+    )
+    bins: int | Literal["auto"] = _o(
+        "auto",
+        "columns",
+        'int or "auto"',
+        "let the effect of a number bend at so many points of its column; 0: it is linear; not "
+        "given: a number that suits the rows",
     )
     min_count: int = _o(
         1, "columns", "int", "values in fewer rows share the unknown feature of their column"

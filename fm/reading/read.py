@@ -52,7 +52,8 @@ def read(
     multi: Any = (),
     history: Any = (),
     ignore: Any = (),
-    standardize: bool = False,
+    standardize: bool = True,
+    bins: int | Literal["auto"] = "auto",
     min_count: int = 1,
     hash_dim: int | Mapping[str, int] | None = None,
     user: str | None = None,
@@ -75,8 +76,8 @@ def read(
 
     =================  ==========================================================================
     what is predicted  target, weight, require_target
-    columns            categorical, numeric, multi, history, ignore, standardize, min_count,
-                       hash_dim
+    columns            categorical, numeric, multi, history, ignore, standardize, bins,
+                       min_count, hash_dim
     recommending       user, item, item_columns, keep_seen
     form of the data   format, delimiter, header, encoding
     numbered features  num_features, zero_based
@@ -101,6 +102,8 @@ def read(
         Columns to leave out when no others are named.
     standardize : bool
         Whether numeric columns get mean 0 and standard deviation 1.
+    bins : int or "auto"
+        At how many points of a numeric column its effect may bend; 0: the effect is linear.
     min_count : int
         Values in fewer rows share the unknown feature of their column.
     hash_dim : int or mapping of name to int, optional
@@ -152,7 +155,7 @@ def read(
     """
     options = Options(
         target, weight, require_target,
-        categorical, numeric, multi, history, ignore, standardize, min_count, hash_dim,
+        categorical, numeric, multi, history, ignore, standardize, bins, min_count, hash_dim,
         user, item, item_columns, keep_seen,
         format, delimiter, header, encoding,
         num_features, zero_based,
