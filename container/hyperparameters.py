@@ -18,7 +18,7 @@ from fm.errors import ConfigError
 from fm.parameter import Parameter
 from fm.tasks import REGRESSOR, TASKS
 
-_LISTS = ("categorical", "numeric", "multi", "history", "ignore", "names", "item_columns")
+_LISTS = ("categorical", "numeric", "multi", "history", "date", "ignore", "names", "item_columns")
 _KINDS: dict[type, tuple[str, ...]] = {
     str: (*_LISTS, "target", "weight", "bins", "separator", "delimiter", "user", "item"),
     bool: ("header", "zero_based", "standardize", "keep_seen"),

@@ -157,7 +157,8 @@ def test_booleans_and_dates():
     times = [dt.datetime(2020, 1, 2, 3, 4, 5), dt.datetime(2021, 1, 2)]
     for column in (pa.array(times, pa.timestamp("ns")), pd.Series(times), pl.Series(times), times):
         encoder = Encoder.fit(
-            pl.DataFrame({"t": column}) if isinstance(column, pl.Series) else {"t": column}
+            pl.DataFrame({"t": column}) if isinstance(column, pl.Series) else {"t": column},
+            categorical="t",
         )
         same(
             encoder.transform({"t": column if not isinstance(column, pl.Series) else times}),
@@ -165,7 +166,9 @@ def test_booleans_and_dates():
         )
         assert encoder.feature_name(1) == "t=2020-01-02 03:04:05"
     days = [dt.date(2020, 1, 2)]
-    assert Encoder.fit({"d": days}).encode_rows([{"d": "2020-01-02"}]).indices.tolist() == [1]
+    assert Encoder.fit({"d": days}, categorical="d").encode_rows(
+        [{"d": "2020-01-02"}]
+    ).indices.tolist() == [1]
 
 
 # -- numbers ---------------------------------------------------------------------------------------
@@ -515,11 +518,12 @@ def test_table_and_rows_and_back(rows, others, hashed, data):
     rows = [row for row in rows if encodable(row)] or [dict.fromkeys(SCHEMA.names)]
     others = [row for row in others if encodable(row)]
     standardize = data.draw(st.booleans())
+    bins = data.draw(st.one_of(st.just("auto"), st.integers(0, 4)))
     encoder = Encoder.fit(
         table_of(rows),
         **RECORD_KINDS,
         standardize=standardize,
-        bins=data.draw(st.one_of(st.just("auto"), st.integers(0, 4))),
+        bins=bins,
         min_count=data.draw(st.integers(1, 2)),
         hash_dim=data.draw(st.integers(1, 9)) if hashed else None,
     )
@@ -536,7 +540,7 @@ def test_table_and_rows_and_back(rows, others, hashed, data):
     # what was decoded encodes to the same row; missing numbers and unknown values included
     for i in range(len(rows)):
         decoded = encoder.decode_row(X[i])
-        if not hashed:
+        if not hashed and bins in (0, "auto"):  # close knots are closer than float32 numbers
             again = {k: v if k not in "mh" or v is None else v for k, v in decoded.items()}
             one = encoder.encode_rows([again])
             known = [None not in (again[k] or []) for k in "mh"]

@@ -90,7 +90,8 @@ def test_which_knots(rng):
     # few different values, of which some are rare
     stars = np.repeat([1.0, 2, 3, 4, 5], [500, 3, 400, 600, 700])
     assert knots_of(stars, "auto") == (1, 2, 4, 5)
-    assert knots_of(stars, 4) == (1, 4, 5)
+    assert knots_of(stars, 4) == (1, 3, 4, 5)
+    assert knots_of(np.repeat([0.0, 1, 2], 300), 2) == (0, 1, 2)
     assert knots_of(np.repeat([1.0, 2], 900), "auto") == ()
     assert knots_of(np.repeat([0.0, 1, 2], [5000, 10, 9]), "auto") == ()
     assert knots_of(np.zeros(900), 9) == knots_of(np.full(900, np.nan), 9) == ()

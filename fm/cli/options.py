@@ -110,6 +110,7 @@ _TAKEN: dict[str, dict[str, Any]] = {
     "numeric": _NAMES,
     "multi": _NAMES,
     "history": _NAMES,
+    "date": _NAMES,
     "ignore": _NAMES,
     "standardize": _SWITCH,
     "bins": {"type": bins, "metavar": "N"},
@@ -138,7 +139,7 @@ _BESIDE: dict[str, tuple[str, dict[str, Any]]] = {
 _ABOUT = {
     "columns": "Lists are separated by commas, or the option is repeated. If no column is named,\n"
     "all but target and weight are used: decimal numbers as numeric, lists as multi,\n"
-    "the others as categorical."
+    "ISO dates as date, the others as categorical."
 }
 
 

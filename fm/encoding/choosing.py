@@ -19,14 +19,16 @@ from fm.encoding.columns import (
     MAX_FEATURES,
     SEPARATOR,
     Buckets,
-    Column,
     Numeric,
     Vocabulary,
     column_of_values,
     sorted_unique,
 )
+from fm.encoding.dates import Date
+from fm.encoding.stored import Column
 from fm.errors import Advice, ConfigError, DataError, FMWarning
 from fm.formats.cells import Cells, CellTable, is_text
+from fm.formats.dates import are_dates, moments_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,7 +88,11 @@ def fit_columns(
         kind, separator = chosen[name]
         with table.column(name, kind) as cells:
             if kind == "numeric":
-                columns.append(_fit_numeric(name, cells, standardize, bins))
+                numbers = cells.numbers
+                columns.append(_fit_numeric(name, numbers, cells, standardize, bins))
+                continue
+            if kind == "date":
+                columns.append(_fit_date(name, cells, standardize, bins))
                 continue
             values: Vocabulary | Buckets
             if name in sizes:
@@ -130,6 +136,8 @@ def _default_kind(table: CellTable, name: str) -> str:
     with table.column(name, "categorical") as cells:
         if cells.is_list:
             return "multi"
+        if types.is_date(kind) or types.is_timestamp(kind):
+            return "date"
         if types.is_floating(kind) or types.is_decimal(kind):
             return "numeric"
         if types.is_nested(kind):
@@ -141,6 +149,8 @@ def _default_kind(table: CellTable, name: str) -> str:
         if is_text(kind) and cells.decimal:
             return "numeric"
         _, texts = cells.coded
+        if is_text(kind) and are_dates(texts):
+            return "date"
     few = len(texts) <= _ROWS_TO_JUDGE
     if not few and len(texts) > _NEARLY_ALL * table.num_rows:
         what = f"has {len(texts)} different values in {table.num_rows} rows"
@@ -153,9 +163,9 @@ def _default_kind(table: CellTable, name: str) -> str:
             f"{table.source}: column {name!r} {what}, and each becomes a feature that little is "
             "learnt about",
             Advice(
-                "leave it out with {ignore}, or name the columns to use with {categorical} and "
-                "{numeric}",
-                ignore=[name], categorical=..., numeric=...,
+                "leave it out with {ignore}, or name the columns to use with {categorical}, "
+                "{numeric} and {date}",
+                ignore=[name], categorical=..., numeric=..., date=...,
             ),
         ),
         stacklevel=2,
@@ -176,7 +186,7 @@ def _hash_sizes(
 ) -> dict[str, int]:
     if hash_dim is None:
         return {}
-    hashable = [name for name, (kind, _) in chosen.items() if kind != "numeric"]
+    hashable = [name for name, (kind, _) in chosen.items() if kind not in ("numeric", "date")]
     sizes = dict(hash_dim) if isinstance(hash_dim, Mapping) else dict.fromkeys(hashable, hash_dim)
     for name, size in sizes.items():
         if name not in hashable:
@@ -192,9 +202,8 @@ def _hash_sizes(
 
 
 def _fit_numeric(
-    name: str, cells: Cells, standardize: bool, bins: int | Literal["auto"]
+    name: str, numbers: np.ndarray, cells: Cells, standardize: bool, bins: int | Literal["auto"]
 ) -> Numeric:
-    numbers = cells.numbers
     knots = knots_of(numbers, bins)
     if not standardize or np.isnan(numbers).all():
         return Numeric(name, knots=knots)
@@ -203,6 +212,15 @@ def _fit_numeric(
     if not math.isfinite(mean) or not math.isfinite(std):
         raise cells.bad_cell(int(np.nanargmax(np.abs(numbers))))
     return Numeric(name, mean, std or 1.0, knots)
+
+
+def _fit_date(name: str, cells: Cells, standardize: bool, bins: int | Literal["auto"]) -> Date:
+    moments = moments_of(cells)
+    known = ~moments.missing
+    years = np.where(known, moments.year, np.nan)
+    hours = moments.hour[known]
+    differ = bool(hours.size and hours.min() < hours.max())
+    return Date(name, _fit_numeric(f"{name}.year", years, cells, standardize, bins), differ)
 
 
 def knots_of(numbers: np.ndarray, bins: int | Literal["auto"]) -> tuple[float, ...]:
@@ -223,7 +241,7 @@ def knots_of(numbers: np.ndarray, bins: int | Literal["auto"]) -> tuple[float, .
     Examples
     --------
     >>> knots_of(np.array([5.0, 1, 2, 3, 4, np.nan]), 2)
-    (1.0, 4.0, 5.0)
+    (1.0, 3.0, 5.0)
     >>> knots_of(np.array([5.0, 1, 2, 3, 4]), "auto")
     ()
     """
@@ -238,12 +256,12 @@ def knots_of(numbers: np.ndarray, bins: int | Literal["auto"]) -> tuple[float, .
     ends = np.append(starts[1:], known.size)  # of the rows of each different number
     begin, inner = 0, []
     for left in range(most, 1, -1):  # a bin takes its share of the rows that are left
-        at = int(np.searchsorted(ends, begin + max(least, (known.size - begin) / left)))
-        if at >= ends.size - 1 or known.size - ends[at] < least:
+        at = int(np.searchsorted(ends, begin + (known.size - begin) / left, side="right"))
+        at = max(at, int(np.searchsorted(starts, begin + least)))
+        if at >= ends.size - 1 or known.size - starts[at] < least:
             break
-        begin = int(ends[at])
+        begin = int(starts[at])
         inner.append(float(known[begin]))
-    inner = [knot for knot in inner if knot < known[-1]]
     return (float(known[0]), *inner, float(known[-1])) if inner else ()
 
 

@@ -1,8 +1,9 @@
 """Columns: what the cells of one column become, and back.
 
-Decided here: the features of each kind of column (the table in ``fm.encoding.encoder``), and how a
-column is kept in a model. Not decided here: what a cell means (``fm.formats.cells``), which columns
-of a table are used, and of which kind (``fm.encoding.choosing``).
+Decided here: the features of each kind of column (the table in ``fm.encoding.encoder``) but dates
+(``fm.encoding.dates``), and what a model keeps of a column. Not decided here: what a cell means
+(``fm.formats.cells``), which columns of a table are used, and of which kind
+(``fm.encoding.choosing``), what may stand in a file (``fm.encoding.stored``).
 
 **Hashing.** With `hash_dim` a column keeps no list of values: a value goes to bucket
 ``mix(FNV-1a(UTF-8 bytes of the text)) % hash_dim``, in 64-bit arithmetic, `mix` being the
@@ -13,17 +14,14 @@ finaliser of MurmurHash3. The buckets follow the unknown feature, which only mis
 from __future__ import annotations
 
 import math
-import sys
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from fm.errors import ModelFileError
 from fm.formats.cells import Cells, number_of, parts_of, text_of
 from fm.formats.files import ragged
 
@@ -175,6 +173,7 @@ class Categorical:
     """A column with one value in each row."""
 
     kind: ClassVar[str] = "categorical"
+    unknown: ClassVar[int] = 0  # the feature of missing and new values, within the field
     name: str
     values: Vocabulary | Buckets
 
@@ -200,8 +199,12 @@ class Categorical:
 
     def encode_value(self, value: Any) -> list[tuple[int, float]]:
         """Return the entries (feature within the field, value) of one row."""
+        return [(self.find(value), 1.0)]
+
+    def find(self, value: Any) -> int:
+        """Return the feature of one value within the field; that of unknown for new values."""
         text = text_of(value)
-        return [(0 if text is None else self.values.find(text), 1.0)]
+        return 0 if text is None else self.values.find(text)
 
     def decode(self, entries: list[tuple[int, float]]) -> str | None:
         """Return the value that has these entries; None for unknown."""
@@ -301,6 +304,7 @@ class Numeric:
     """
 
     kind: ClassVar[str] = "numeric"
+    unknown: ClassVar[int] = 1
     name: str
     mean: float = 0.0
     std: float = 1.0
@@ -359,9 +363,12 @@ class Numeric:
         """Return the entries of a number; None where it is missing."""
         if number is None:
             return list(zip(*_MISSING, strict=True)) if self.knots else [(1, 1.0)]
-        scaled = (number - self.mean) / self.std
-        if abs(scaled) > _LARGEST:
+        if abs(number - self.mean) / self.std > _LARGEST:
             raise ValueError(number)
+        return self._entries(number)
+
+    def _entries(self, number: float) -> list[tuple[int, float]]:
+        scaled = (number - self.mean) / self.std
         if not self.knots:
             return [(0, scaled)]
         knots = self.knots
@@ -370,20 +377,26 @@ class Numeric:
         share = (inside - knots[at]) / (knots[at + 1] - knots[at])
         return [(0, scaled), (at + 2, 1 - share), (at + 3, share)]
 
+    def find(self, value: Any) -> int:
+        """Return the first feature of a number within the field; that of unknown if it is none."""
+        return int(number_of(value) is None)
+
     def decode(self, entries: list[tuple[int, float]]) -> float | None:
         """Return the number that has these entries; None if it is missing.
 
-        Of the numbers that have the same float32 value, it is that of the fewest digits.
+        Of the numbers that have the same entries as float32, it is that of the fewest decimals.
         """
         found = dict(entries)
         if 0 not in found or 1 in found:
             return None
         value = np.float32(found[0])
         number = float(value) * self.std + self.mean
-        for digits in range(1, 17):
-            short = float(f"{number:.{digits}g}")
-            if np.float32((short - self.mean) / self.std) == value:
-                return short
+        wanted = [(i, np.float32(share)) for i, share in sorted(entries)]
+        first = -math.floor(math.log10(self.std))
+        for decimals in range(first, first + 10):
+            short = round(number, decimals)
+            if [(i, np.float32(share)) for i, share in self._entries(short)] == wanted:
+                return short + 0.0  # no -0.0
         return number
 
     def value(self, i: int) -> str | None:
@@ -414,10 +427,6 @@ class Numeric:
 # The entries of a missing number where there are knots: feature and value.
 _MISSING = (0, 1, 2), (0.0, 1.0, 0.0)
 
-Column = Categorical | Numeric  # and the subclasses of Categorical
-
-KINDS: dict[str, type[Column]] = {c.kind: c for c in (Categorical, Numeric, ValueSet, History)}
-
 
 def column_of_values(
     name: str, kind: str, values: Vocabulary | Buckets, separator: str
@@ -432,77 +441,3 @@ def sorted_unique(keys: np.ndarray) -> np.ndarray:
     """Return np.unique(keys); since it hashes (numpy 2.3) that takes up to 30 times as long."""
     keys = np.sort(keys)
     return keys[np.append(True, keys[1:] != keys[:-1])] if keys.size else keys
-
-
-# -- from a model file, which may be hostile -------------------------------------------------------
-
-
-def column_from(number: int, data: Any) -> Column:
-    """Return the column that ``to_dict`` wrote, the `number`-th of an encoder.
-
-    Raises
-    ------
-    ModelFileError
-        If it is anything else.
-    """
-
-    def wrong(what: str) -> ModelFileError:
-        return ModelFileError(f"encoder: column {number}: {what}")
-
-    if not isinstance(data, dict) or not isinstance(data.get("name"), str):
-        raise wrong("expected an object with a name")
-    name, kind = data["name"], data.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise wrong(f"expected a kind out of {', '.join(KINDS)}, found {kind!r}")
-    keys = set(data) - {"name", "kind"}
-    if kind == "numeric":
-        if not {"mean", "std"} <= keys <= {"mean", "std", "knots"}:
-            raise wrong(f"expected mean and std, found {sorted(keys)}")
-        mean, std = data["mean"], data["std"]
-        for value in (mean, std):
-            if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
-                raise wrong(f"expected a finite mean and std, found {value!r}")
-        if not std > 0:
-            raise wrong(f"expected a std > 0, found {std!r}")
-        return Numeric(name, float(mean), float(std), _knots_from(data.get("knots", []), wrong))
-    extra = set() if kind == "categorical" else {"separator"}
-    if keys - extra not in ({"values"}, {"hash_dim"}) or not extra <= keys:
-        raise wrong(
-            f"expected values or hash_dim{' and separator' * len(extra)}, found {sorted(keys)}"
-        )
-    separator = data.get("separator", SEPARATOR)
-    if not isinstance(separator, str) or not separator:
-        raise wrong(f"expected a text as separator, found {separator!r}")
-    return column_of_values(name, kind, _values_from(data, wrong), separator)
-
-
-def _knots_from(knots: Any, wrong: Callable[[str], ModelFileError]) -> tuple[float, ...]:
-    """Return the knots of a column of numbers; `wrong` makes the error."""
-    if not isinstance(knots, list) or not all(type(knot) in (int, float) for knot in knots):
-        raise wrong("expected a list of numbers as knots")
-    if len(knots) == 1 or not all(a < b for a, b in pairwise(knots)):
-        raise wrong("expected none, or two ascending knots and more")
-    if not all(abs(knot) <= sys.float_info.max / 2 for knot in knots):
-        raise wrong("expected finite knots")
-    return tuple(map(float, knots))
-
-
-def _values_from(
-    data: dict[str, Any], wrong: Callable[[str], ModelFileError]
-) -> Vocabulary | Buckets:
-    """Return the values of a column; `wrong` makes the error."""
-    if "hash_dim" in data:
-        size = data["hash_dim"]
-        if type(size) is not int or not 1 <= size < MAX_FEATURES:
-            raise wrong(f"expected a hash_dim from 1 to {MAX_FEATURES - 1}, found {size!r}")
-        return Buckets(size)
-    listed = data["values"]
-    if not isinstance(listed, list) or not all(type(v) is str and v for v in listed):
-        raise wrong("expected a list of texts that are not empty as values")
-    if len(set(listed)) != len(listed):
-        raise wrong("a value occurs twice")
-    try:
-        "".join(listed).encode()
-    except UnicodeEncodeError as err:
-        raise wrong("a value is not valid Unicode") from err
-    return Vocabulary(tuple(listed))

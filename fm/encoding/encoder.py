@@ -18,6 +18,10 @@ multi        unknown, then one for    one of value 1 for each different value of
              each value               a list, or a text such as ``"Action|Comedy"``
 history      as multi                 as multi, but of value 1/sqrt(n), n the entries of the row in
                                       this field: a long history weighs no more than a short one
+date         year, unknown, the       those of the year, which is a number, and one of value 1 for
+             knots of the year, then  the month and the weekday, and for the hour, if hours differ
+             one for each month,      in training (``fm.encoding.dates``)
+             weekday and hour
 ===========  =======================  ============================================================
 
 Values are numbered by falling count, so that the rows of the model which are used most lie
@@ -40,9 +44,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from fm.encoding.choosing import fit_columns
-from fm.encoding.columns import MAX_FEATURES, Column, Entries, Numeric, column_from
+from fm.encoding.columns import MAX_FEATURES, Entries
+from fm.encoding.stored import Column, column_from
 from fm.errors import ConfigError, DataError, FMError, ModelFileError
-from fm.formats.cells import CellTable, number_of, text_of, wrong_cell
+from fm.formats.cells import CellTable, wrong_cell
 from fm.formats.files import ragged
 from fm.formats.frames import misspelt, no_column
 from fm.formats.tables import read_table
@@ -79,7 +84,7 @@ class Encoder:
 
     Parameters
     ----------
-    columns : sequence of Categorical, ValueSet, History or Numeric
+    columns : sequence of Categorical, ValueSet, History, Numeric or Date
         In the order of their features.
     target : str, optional
         The column with the targets of the training data.
@@ -139,7 +144,7 @@ class Encoder:
     @property
     def unknown_features(self) -> np.ndarray:
         """The feature of each column that stands for a missing or new value, int32."""
-        within = [int(isinstance(column, Numeric)) for column in self.columns]
+        within = [column.unknown for column in self.columns]
         return np.array(self._offsets[:-1] + np.array(within, int), np.int32)
 
     def known_entries(self, X: sp.csr_matrix) -> np.ndarray:
@@ -176,6 +181,7 @@ class Encoder:
         numeric: Any = (),
         multi: Any = (),
         history: Any = (),
+        date: Any = (),
         ignore: Any = (),
         standardize: bool = True,
         bins: int | Literal["auto"] = "auto",
@@ -186,15 +192,15 @@ class Encoder:
         """Return an encoder for a table.
 
         Columns that are named are used as is said, and no others. If none is named in
-        `categorical`, `numeric`, `multi` and `history`, all are used, except those in `ignore`:
-        floats and texts that are all numbers, not all of them integers, as numeric; lists as multi;
-        all else as categorical.
+        `categorical`, `numeric`, `multi`, `history` and `date`, all are used, except those in
+        `ignore`: floats and texts that are all numbers, not all of them integers, as numeric; lists
+        as multi; dates, times and texts that are all ISO dates as date; all else as categorical.
 
         Parameters
         ----------
         data : table, frame, dict of columns, or path
             What :func:`fm.formats.tables.read_table` reads.
-        categorical, numeric, ignore : name, position, or sequence of them
+        categorical, numeric, date, ignore : name, position, or sequence of them
             Columns of a kind.
         multi, history : name, position, sequence of them, or mapping of name to separator
             Columns with a set of values: lists, or texts cut at the separator (default ``"|"``).
@@ -218,7 +224,10 @@ class Encoder:
             If an option is wrong, or a column is named twice.
         """
         table = _cell_table(data)
-        given = {"categorical": categorical, "numeric": numeric, "multi": multi, "history": history}
+        given = {
+            "categorical": categorical, "numeric": numeric, "multi": multi, "history": history,
+            "date": date,
+        }  # fmt: skip
         (goal,) = table.resolve(target) if target is not None else (None,)
         left_out = table.resolve(ignore) + ([] if goal is None else [goal])
         return cls(
@@ -416,7 +425,7 @@ class Encoder:
         column : str
             Name of the column.
         value : str, number or bool, optional
-            One value; None is the unknown feature. For a numeric column any number will do.
+            One value; None is the unknown feature. For a column of numbers or dates any will do.
 
         Raises
         ------
@@ -427,12 +436,10 @@ class Encoder:
             raise no_column(column, self.field_names, "encoder")
         offset, found = self._by_name[column]
         try:
-            if isinstance(found, Numeric):
-                return offset + int(number_of(value) is None)
-            text = text_of(value)
+            return offset + found.find(value)
         except ValueError as err:
-            raise wrong_cell("encoder", column, "categorical", value) from err
-        return offset + (0 if text is None else found.values.find(text))
+            kind = found.kind if found.kind in ("numeric", "date") else "categorical"
+            raise wrong_cell("encoder", column, kind, value) from err
 
     def decode_row(self, indices: Any, values: Any = None) -> dict[str, Any]:
         """Return the values of the columns that a row of features stands for.

@@ -66,6 +66,12 @@ class Options:
         _SETS,
         "columns with sets of values, weighted by 1/sqrt(how many): rated or bought things",
     )
+    date: Any = _o(
+        (),
+        "columns",
+        _NAMES,
+        "columns with dates or times, ISO or seconds since 1970: year, month, weekday, hour",
+    )
     ignore: Any = _o((), "columns", _NAMES, "columns to leave out when no others are named")
     standardize: bool = _o(
         True, "columns", "bool", "scale numeric columns to mean 0 and standard deviation 1"
@@ -176,7 +182,9 @@ class Options:
 
     def column_names(self) -> set[str]:
         """Return the names of columns that the caller wrote."""
-        kinds = (self.categorical, self.numeric, self.multi, self.history, self.ignore)
+        kinds = (
+            self.categorical, self.numeric, self.multi, self.history, self.date, self.ignore
+        )  # fmt: skip
         refs = [self.target, self.weight]
         for kind in kinds:
             refs += [kind] if isinstance(kind, (str, int)) else list(kind)
