@@ -235,7 +235,16 @@ def _reading_options(
 
 
 def _named(reading: Mapping[str, Any]) -> Iterator[str]:
-    for name in ("target", "weight", "categorical", "numeric", "multi", "history", "ignore"):
+    for name in (
+        "target",
+        "weight",
+        "categorical",
+        "numeric",
+        "multi",
+        "history",
+        "date",
+        "ignore",
+    ):
         value = reading.get(name) or ()
         yield from [value] if isinstance(value, str) else value
 

@@ -12,21 +12,21 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fm.cli.messages import listed
-from fm.cli.options import data_options, names
+from fm.cli.options import bins, data_options, names
 from fm.config import TrainConfig
 from fm.errors import ConfigError
 from fm.parameter import Parameter
 from fm.tasks import REGRESSOR, TASKS
 
-_LISTS = ("categorical", "numeric", "multi", "history", "ignore", "names", "item_columns")
+_LISTS = ("categorical", "numeric", "multi", "history", "date", "ignore", "names", "item_columns")
 _KINDS: dict[type, tuple[str, ...]] = {
-    str: (*_LISTS, "target", "weight", "separator", "delimiter", "user", "item"),
+    str: (*_LISTS, "target", "weight", "bins", "separator", "delimiter", "user", "item"),
     bool: ("header", "zero_based", "standardize", "keep_seen"),
-    int: ("min_count", "hash_dim", "bins"),
+    int: ("min_count", "hash_dim"),
 }
 # How a channel is read; as the options of `fm train`. Lists are separated by commas.
 DATA_OPTIONS = {
-    name: Parameter(name, kind, None, "", "", low=int(name != "bins") if kind is int else None)
+    name: Parameter(name, kind, None, "", "", low=1 if kind is int else None)
     for kind, group in _KINDS.items()
     for name in group
 }
@@ -144,6 +144,8 @@ def wrong_names(given: Mapping[str, Any]) -> list[str]:
 
 
 def _option(name: str, value: Any) -> Any:
+    if name == "bins":
+        return bins(str(value).strip())
     parsed = DATA_OPTIONS[name].parse(value)
     return names(parsed) if name in _LISTS else parsed
 

@@ -250,8 +250,8 @@ TABLES = [
         r"b\.csv: expected delimited text, found the bytes 00 01 02"),
     Bad("an unscaled column at high rates",
         text("b.csv", "x,rating\n" + "".join(f"{i}e18,{i % 5}\n" for i in range(1, 40))),
-        "train b.csv --numeric x --optimizer adam --linear-lr 1e3 --factors-lr 1e3 "
-        "--scale-features false --no-standardize",
+        "train b.csv --numeric x --no-standardize --scale-features false --optimizer adam "
+        "--linear-lr 1e3 --factors-lr 1e3",
         r"b\.csv: training diverged in epoch \d.*cause: x is not scaled \(it reaches 3\.9e\+19\)"),
 ]  # fmt: skip
 

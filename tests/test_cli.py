@@ -657,14 +657,15 @@ def test_data_options_are_keywords_of_read():
     found = options(
         "--target", "y", "--weight", "w", "--format", "csv", "--delimiter", ";",
         "--names", "a,b", "--names", "y", "--categorical", 'a,"b,c"', "--categorical", "d",
-        "--numeric", "n", "--multi", "m", "--history", "h", "--ignore", "i", "--separator", "/",
-        "--standardize", "--min-count", "3", "--hash-dim", "16", "--no-zero-based",
+        "--numeric", "n", "--multi", "m", "--history", "h", "--date", "d", "--ignore", "i",
+        "--separator", "/", "--no-standardize", "--bins", "12", "--min-count", "3",
+        "--hash-dim", "16", "--no-zero-based",
     )  # fmt: skip
     assert found == {
         "target": "y", "weight": "w", "format": "csv", "delimiter": ";", "header": ["a", "b", "y"],
         "categorical": ["a", "b,c", "d"], "numeric": ["n"], "multi": {"m": "/"},
-        "history": {"h": "/"}, "ignore": ["i"], "standardize": True, "min_count": 3,
-        "hash_dim": 16, "zero_based": False,
+        "history": {"h": "/"}, "date": ["d"], "ignore": ["i"], "standardize": False,
+        "bins": 12, "min_count": 3, "hash_dim": 16, "zero_based": False,
     }  # fmt: skip
     assert options("--no-header") == {"header": False} and options("--header") == {"header": True}
     import inspect

@@ -275,10 +275,11 @@ def test_f05_options_for_tables():
     asked = {
         "target": "stars", "weight": "w", "categorical": "user, film", "multi": "genres",
         "separator": ";", "header": "True", "min_count": "2", "standardize": "false",
+        "bins": "auto",
     }  # fmt: skip
     assert hyperparameters.parse({**SMALL, **asked}).reading == {
         "target": "stars", "weight": "w", "categorical": ["user", "film"], "min_count": 2,
-        "multi": {"genres": ";"}, "header": True, "standardize": False,
+        "multi": {"genres": ";"}, "header": True, "standardize": False, "bins": "auto",
     }  # fmt: skip
     with pytest.raises(ConfigError, match="names: expected a table without a header"):
         hyperparameters.parse({**SMALL, "names": "a,b", "header": "1"})

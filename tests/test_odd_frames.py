@@ -103,7 +103,7 @@ COLUMNS = {
     "a text": "abcdef",
     "a number": 5,
 }  # fmt: skip
-KINDS = ("", "categorical", "numeric", "multi", "history", "target", "weight")
+KINDS = ("", "categorical", "numeric", "multi", "history", "date", "target", "weight")
 
 
 @pytest.fixture(scope="module")

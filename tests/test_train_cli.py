@@ -374,8 +374,9 @@ def test_a_model_worse_than_the_mean_is_pointed_out(desk, capsys, more):
     rows = [f"{i + 1},{i % 5}" for i in range(40)]
     for name in ("steep.csv", "test.csv"):
         (desk / name).write_text("x,rating\n" + "\n".join(rows))
-    rates = ("--linear-lr", "30", "--factors-lr", "0.1", "--optimizer", "adam")
-    assert train("steep.csv", "--numeric", "x", *rates, "--quiet", "--epochs", "3", *more) == 0
+    rates = ("--linear-lr", "30", "--factors-lr", "3", "--optimizer", "adam", "--bins", "0")
+    columns = ("--numeric", "x", "--no-standardize")
+    assert train("steep.csv", *columns, *rates, "--quiet", "--epochs", "3", *more) == 0
     said = capsys.readouterr().err
     assert "fm: warning: the model is worse than always answering the training mean (mse " in said
     assert train("train.csv", "--quiet") == 0
@@ -447,12 +448,8 @@ def test_handlers_of_signals_are_put_back(desk):
         ("train.csv --names a,b --header", r"names: expected .*; give --names or --header"),
         ("train.libsvm --categorical user", r"categorical: does not apply to libsvm"),
         (
-            "big.csv --numeric x --optimizer adam --linear-lr 1e30",
-            r"diverged.*likely cause: the step size \(.*linear_lr 1e\+30",
-        ),
-        (
-            "big.csv --numeric x --optimizer adam --linear-lr 1e30 --scale-features false "
-            "--no-standardize",
+            "big.csv --numeric x --no-standardize --scale-features false --optimizer adam "
+            "--linear-lr 1e30",
             r"diverged.*likely cause: x",
         ),
     ],

@@ -83,6 +83,21 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def bins(text: str) -> int | str:
+    """Return the number of bins, or "auto".
+
+    Examples
+    --------
+    >>> bins("12"), bins("auto")
+    (12, 'auto')
+    """
+    if text == "auto":
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'expected an integer >= 0 or "auto", found {text!r}')
+    return int(text)
+
+
 _NAME = {"metavar": "NAME"}
 _NAMES = {"type": names, "action": "extend", "metavar": "NAME,..."}
 _COUNT = {"type": positive, "metavar": "N"}
@@ -95,9 +110,10 @@ _TAKEN: dict[str, dict[str, Any]] = {
     "numeric": _NAMES,
     "multi": _NAMES,
     "history": _NAMES,
+    "date": _NAMES,
     "ignore": _NAMES,
     "standardize": _SWITCH,
-    "bins": {"type": int, "metavar": "N"},
+    "bins": {"type": bins, "metavar": "N"},
     "min_count": _COUNT,
     "hash_dim": _COUNT,
     "user": _NAME,
@@ -123,7 +139,7 @@ _BESIDE: dict[str, tuple[str, dict[str, Any]]] = {
 _ABOUT = {
     "columns": "Lists are separated by commas, or the option is repeated. If no column is named,\n"
     "all but target and weight are used: decimal numbers as numeric, lists as multi,\n"
-    "the others as categorical."
+    "ISO dates as date, the others as categorical."
 }
 
 

@@ -33,7 +33,8 @@ def texts_of_data(
     about = report["data"]
     yield "data", f"{data.source}: {data.num_rows:,} rows, {data.num_features:,} features"
     if about["fields"]:
-        kinds: dict[str, str] = about["kinds"] or {}
+        columns = () if data.encoder is None else data.encoder.columns
+        kinds = {column.name: column.about for column in columns}
         groups: dict[str | None, list[str]] = {}
         for name, size in list(about["fields"].items())[:_MOST_FIELDS]:
             groups.setdefault(kinds.get(name), []).append(f"{name} {size:,}")

@@ -401,7 +401,7 @@ def _warn_of_a_useless_model(model: Model, baseline: dict[str, float]) -> None:
     if error > _WORSE * baseline[name] > 0:
         log.warning(
             "the model is worse than always answering the training mean (%s %.5g, not %.5g): lower "
-            "the learning rates, or train for more epochs",
+            "the learning rates, scale the numbers, or train for more epochs",
             name,
             error,
             baseline[name],

@@ -1,8 +1,9 @@
 """Columns: what the cells of one column become, and back.
 
-Decided here: the features of each kind of column (the table in ``fm.encoding.encoder``), and how a
-column is kept in a model. Not decided here: what a cell means (``fm.formats.cells``), which columns
-of a table are used, and of which kind (``fm.encoding.choosing``).
+Decided here: the features of each kind of column (the table in ``fm.encoding.encoder``) but dates
+(``fm.encoding.dates``), and what a model keeps of a column. Not decided here: what a cell means
+(``fm.formats.cells``), which columns of a table are used, and of which kind
+(``fm.encoding.choosing``), what may stand in a file (``fm.encoding.stored``).
 
 **Hashing.** With `hash_dim` a column keeps no list of values: a value goes to bucket
 ``mix(FNV-1a(UTF-8 bytes of the text)) % hash_dim``, in 64-bit arithmetic, `mix` being the
@@ -13,7 +14,6 @@ finaliser of MurmurHash3. The buckets follow the unknown feature, which only mis
 from __future__ import annotations
 
 import math
-import sys
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from fm.errors import ModelFileError
 from fm.formats.cells import Cells, number_of, parts_of, text_of
 from fm.formats.files import ragged
 
@@ -166,7 +165,7 @@ class Entries(NamedTuple):
 
     indices: np.ndarray  # within the field
     values: np.ndarray | None = None  # None: all 1
-    counts: np.ndarray | None = None  # entries of each row; None: one each
+    counts: np.ndarray | int = 1  # entries of each row, or of every row
 
 
 @dataclass(frozen=True)
@@ -174,6 +173,7 @@ class Categorical:
     """A column with one value in each row."""
 
     kind: ClassVar[str] = "categorical"
+    unknown: ClassVar[int] = 0  # the feature of missing and new values, within the field
     name: str
     values: Vocabulary | Buckets
 
@@ -182,6 +182,16 @@ class Categorical:
         """Number of features of the field."""
         return self.values.width
 
+    @property
+    def about(self) -> str:
+        """The kind."""
+        return self.kind
+
+    @property
+    def pads(self) -> bool:
+        """Whether a missing value has entries of value 0 beside that of unknown."""
+        return False
+
     def encode(self, cells: Cells) -> Entries:
         """Return the entries of all rows."""
         codes, texts = cells.coded
@@ -189,12 +199,20 @@ class Categorical:
 
     def encode_value(self, value: Any) -> list[tuple[int, float]]:
         """Return the entries (feature within the field, value) of one row."""
+        return [(self.find(value), 1.0)]
+
+    def find(self, value: Any) -> int:
+        """Return the feature of one value within the field; that of unknown for new values."""
         text = text_of(value)
-        return [(0 if text is None else self.values.find(text), 1.0)]
+        return 0 if text is None else self.values.find(text)
 
     def decode(self, entries: list[tuple[int, float]]) -> str | None:
         """Return the value that has these entries; None for unknown."""
         return self.values.value(entries[0][0]) if entries else None
+
+    def value(self, i: int) -> str | None:
+        """Return the value that feature i of the field stands for; None for unknown."""
+        return self.values.value(i)
 
     def feature_name(self, i: int) -> str:
         """Return the name of feature i of the field."""
@@ -273,87 +291,141 @@ class History(ValueSet):
 
 @dataclass(frozen=True)
 class Numeric:
-    """A column of numbers: its value as a feature, and one feature for each interval of values.
+    """A column of numbers, whose effect may bend at some knots.
 
-    Feature 0 has the value ``(x - mean) / std``, feature 1 is unknown, and where there are `edges`
-    feature 2 + i has the value 1 for numbers from ``edges[i - 1]`` up to ``edges[i]``. So a model
-    can bend where the value alone would be a straight line. Every row has the same number of
-    entries: with edges, a missing number is the value 0 and unknown.
+    Feature 0 has the value ``(x - mean) / std``, 1 is unknown, 2 + j is knot j: a number between
+    two knots has, beside its value, an entry for each of the two, which add up to 1 and are the
+    nearer the larger. So a model is linear between knots, and may bend at each. Below the first
+    knot and above the last one, these entries are as there.
+
+    **Missing** is unknown with the value 1, and entries of value 0 for the number and for a knot:
+    as the mean of the column would be, if it is standardised. They change no score, and keep the
+    number of entries the same in every row, for which training is faster.
     """
 
     kind: ClassVar[str] = "numeric"
+    unknown: ClassVar[int] = 1
     name: str
     mean: float = 0.0
     std: float = 1.0
-    edges: tuple[float, ...] = ()
+    knots: tuple[float, ...] = ()  # none, or two and more, ascending
 
     @property
     def width(self) -> int:
         """Number of features of the field."""
-        return 2 + self.num_bins
+        return 2 + len(self.knots)
 
     @property
-    def num_bins(self) -> int:
-        """Number of intervals; 0 if the value stands alone."""
-        return len(self.edges) + 1 if self.edges else 0
+    def about(self) -> str:
+        """The kind, and how finely it bends."""
+        return f"{self.kind}, {len(self.knots) - 1} bins" if self.knots else self.kind
+
+    @property
+    def pads(self) -> bool:
+        """Whether a missing value has entries of value 0 beside that of unknown."""
+        return bool(self.knots)
 
     def encode(self, cells: Cells) -> Entries:
         """Return the entries of all rows."""
-        plain = cells.numbers
-        numbers = (plain - self.mean) / self.std
+        return self.encode_numbers(cells.numbers, cells.bad_cell)
+
+    def encode_numbers(self, numbers: np.ndarray, bad_cell: Callable[[int], Exception]) -> Entries:
+        """Return the entries of numbers, NaN where missing; `bad_cell` makes the error of a row."""
+        scaled = (numbers - self.mean) / self.std
         missing = np.isnan(numbers)
-        large = np.abs(numbers) > _LARGEST
+        large = np.abs(scaled) > _LARGEST
         if large.any():
-            raise cells.bad_cell(int(np.argmax(large)))
-        if not self.edges:
-            numbers[missing] = 1.0
-            return Entries(missing.astype(np.int32), numbers.astype(np.float32))
-        rows = len(numbers)
-        indices, values = np.zeros((rows, 2), np.int32), np.ones((rows, 2), np.float32)
-        indices[:, 1] = 2 + np.searchsorted(self.edges, plain, "right")
-        indices[missing, 1] = 1
-        numbers[missing] = 0.0
-        values[:, 0] = numbers
-        return Entries(indices.ravel(), values.ravel(), np.full(rows, 2))
+            raise bad_cell(int(np.argmax(large)))
+        if not self.knots:
+            scaled[missing] = 1.0
+            return Entries(missing.astype(np.int32), scaled.astype(np.float32))
+        knots = np.array(self.knots)
+        inside = np.clip(numbers, knots[0], knots[-1])
+        at = np.minimum(np.searchsorted(knots, inside, side="right") - 1, knots.size - 2)
+        share = (inside - knots[at]) / np.diff(knots)[at]
+        indices = np.empty((numbers.size, 3), np.int32)
+        indices[:, 0] = 0
+        indices[:, 1] = at + 2
+        indices[:, 2] = at + 3
+        values = np.empty((numbers.size, 3), np.float32)
+        values[:, 0] = scaled
+        values[:, 1] = 1 - share
+        values[:, 2] = share
+        indices[missing] = _MISSING[0]
+        values[missing] = _MISSING[1]
+        return Entries(indices.ravel(), values.ravel(), 3)
 
     def encode_value(self, value: Any) -> list[tuple[int, float]]:
         """Return the entries (feature within the field, value) of one row."""
-        number = number_of(value)
+        return self.encode_number(number_of(value))
+
+    def encode_number(self, number: float | None) -> list[tuple[int, float]]:
+        """Return the entries of a number; None where it is missing."""
         if number is None:
-            return [(0, 0.0), (1, 1.0)] if self.edges else [(1, 1.0)]
+            return list(zip(*_MISSING, strict=True)) if self.knots else [(1, 1.0)]
+        if abs(number - self.mean) / self.std > _LARGEST:
+            raise ValueError(number)
+        return self._entries(number)
+
+    def _entries(self, number: float) -> list[tuple[int, float]]:
         scaled = (number - self.mean) / self.std
-        if abs(scaled) > _LARGEST:
-            raise ValueError(value)
-        return [(0, scaled), (2 + bisect_right(self.edges, number), 1.0)][: 1 + bool(self.edges)]
+        if not self.knots:
+            return [(0, scaled)]
+        knots = self.knots
+        inside = min(max(number, knots[0]), knots[-1])
+        at = min(bisect_right(knots, inside) - 1, len(knots) - 2)
+        share = (inside - knots[at]) / (knots[at + 1] - knots[at])
+        return [(0, scaled), (at + 2, 1 - share), (at + 3, share)]
+
+    def find(self, value: Any) -> int:
+        """Return the first feature of a number within the field; that of unknown if it is none."""
+        return int(number_of(value) is None)
 
     def decode(self, entries: list[tuple[int, float]]) -> float | None:
-        """Return the number that has these entries; None if it is missing."""
-        values = dict(entries)
-        if not values or 1 in values:
+        """Return the number that has these entries; None if it is missing.
+
+        Of the numbers that have the same entries as float32, it is that of the fewest decimals.
+        """
+        found = dict(entries)
+        if 0 not in found or 1 in found:
             return None
-        above = float(values.get(0, 0.0)) * self.std  # of which float32 has kept 7 digits
-        if not above:
-            return self.mean
-        return round(above + self.mean, 6 - math.floor(math.log10(abs(above))))
+        value = np.float32(found[0])
+        number = float(value) * self.std + self.mean
+        wanted = [(i, np.float32(share)) for i, share in sorted(entries)]
+        first = -math.floor(math.log10(self.std))
+        for decimals in range(first, first + 10):
+            short = round(number, decimals)
+            if [(i, np.float32(share)) for i, share in self._entries(short)] == wanted:
+                return short + 0.0  # no -0.0
+        return number
+
+    def value(self, i: int) -> str | None:
+        """Return the number that feature i of the field stands for; None if it is not a knot."""
+        return None if i < 2 else self._spelled[i - 2]
+
+    @cached_property
+    def _spelled(self) -> list[str]:
+        """The knots as texts, with few digits where that tells them apart."""
+        for digits in (4, 8, 17):
+            texts = [f"{knot:.{digits}g}" for knot in self.knots]
+            if len(set(texts)) == len(texts):
+                break
+        return texts
 
     def feature_name(self, i: int) -> str:
-        """Return the name of feature i of the field, such as ``age`` or ``age=18..25``."""
+        """Return the name of feature i of the field."""
         if i < 2:
             return f"{self.name}={UNKNOWN}" if i else self.name
-        ends = ["", *(f"{edge:.6g}" for edge in self.edges), ""]
-        return f"{self.name}={ends[i - 2]}..{ends[i - 1]}"
+        return f"{self.name}~{self.value(i)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON keeps."""
-        edges = {"edges": list(self.edges)} if self.edges else {}
-        return {
-            "name": self.name, "kind": self.kind, "mean": self.mean, "std": self.std, **edges,
-        }  # fmt: skip
+        knots = {"knots": list(self.knots)} if self.knots else {}
+        return {"name": self.name, "kind": self.kind, "mean": self.mean, "std": self.std, **knots}
 
 
-Column = Categorical | Numeric  # and the subclasses of Categorical
-
-KINDS: dict[str, type[Column]] = {c.kind: c for c in (Categorical, Numeric, ValueSet, History)}
+# The entries of a missing number where there are knots: feature and value.
+_MISSING = (0, 1, 2), (0.0, 1.0, 0.0)
 
 
 def column_of_values(
@@ -369,76 +441,3 @@ def sorted_unique(keys: np.ndarray) -> np.ndarray:
     """Return np.unique(keys); since it hashes (numpy 2.3) that takes up to 30 times as long."""
     keys = np.sort(keys)
     return keys[np.append(True, keys[1:] != keys[:-1])] if keys.size else keys
-
-
-# -- from a model file, which may be hostile -------------------------------------------------------
-
-
-def column_from(number: int, data: Any) -> Column:
-    """Return the column that ``to_dict`` wrote, the `number`-th of an encoder.
-
-    Raises
-    ------
-    ModelFileError
-        If it is anything else.
-    """
-
-    def wrong(what: str) -> ModelFileError:
-        return ModelFileError(f"encoder: column {number}: {what}")
-
-    if not isinstance(data, dict) or not isinstance(data.get("name"), str):
-        raise wrong("expected an object with a name")
-    name, kind = data["name"], data.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise wrong(f"expected a kind out of {', '.join(KINDS)}, found {kind!r}")
-    keys = set(data) - {"name", "kind"}
-    if kind == "numeric":
-        return _numeric_from(data, wrong)
-    extra = set() if kind == "categorical" else {"separator"}
-    if keys - extra not in ({"values"}, {"hash_dim"}) or not extra <= keys:
-        raise wrong(
-            f"expected values or hash_dim{' and separator' * len(extra)}, found {sorted(keys)}"
-        )
-    separator = data.get("separator", SEPARATOR)
-    if not isinstance(separator, str) or not separator:
-        raise wrong(f"expected a text as separator, found {separator!r}")
-    return column_of_values(name, kind, _values_from(data, wrong), separator)
-
-
-def _numeric_from(data: dict[str, Any], wrong: Callable[[str], ModelFileError]) -> Numeric:
-    """Return a numeric column; `wrong` makes the error."""
-    keys = set(data) - {"name", "kind"}
-    if keys - {"edges"} != {"mean", "std"}:
-        raise wrong(f"expected mean and std, found {sorted(keys)}")
-    mean, std, edges = data["mean"], data["std"], data.get("edges", [])
-    if not isinstance(edges, list):
-        raise wrong(f"expected a list of edges, found {edges!r}")
-    for value in (mean, std, *edges):
-        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
-            raise wrong(f"expected a finite mean, std and edges, found {value!r}")
-    if not std > 0:
-        raise wrong(f"expected a std > 0, found {std!r}")
-    if any(low >= high for low, high in zip(edges, edges[1:], strict=False)):
-        raise wrong("expected ascending edges")
-    return Numeric(data["name"], float(mean), float(std), tuple(map(float, edges)))
-
-
-def _values_from(
-    data: dict[str, Any], wrong: Callable[[str], ModelFileError]
-) -> Vocabulary | Buckets:
-    """Return the values of a column; `wrong` makes the error."""
-    if "hash_dim" in data:
-        size = data["hash_dim"]
-        if type(size) is not int or not 1 <= size < MAX_FEATURES:
-            raise wrong(f"expected a hash_dim from 1 to {MAX_FEATURES - 1}, found {size!r}")
-        return Buckets(size)
-    listed = data["values"]
-    if not isinstance(listed, list) or not all(type(v) is str and v for v in listed):
-        raise wrong("expected a list of texts that are not empty as values")
-    if len(set(listed)) != len(listed):
-        raise wrong("a value occurs twice")
-    try:
-        "".join(listed).encode()
-    except UnicodeEncodeError as err:
-        raise wrong("a value is not valid Unicode") from err
-    return Vocabulary(tuple(listed))

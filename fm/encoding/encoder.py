@@ -11,13 +11,17 @@ kind         features                 entries of a row
 ===========  =======================  ============================================================
 categorical  unknown, then one for    one, of value 1
              each value
-numeric      the number (standardised the number, and its interval with value 1; unknown with
-             unless asked not to),    value 1 where it is missing. No intervals where there are
-             unknown, intervals       few rows
+numeric      the number, unknown,     one: the number (standardised, unless not wanted), or unknown
+             then one for each knot   with value 1 where it is missing; with knots three: the number
+                                      and its shares of two knots (``fm.encoding.columns``)
 multi        unknown, then one for    one of value 1 for each different value of the cell:
              each value               a list, or a text such as ``"Action|Comedy"``
 history      as multi                 as multi, but of value 1/sqrt(n), n the entries of the row in
                                       this field: a long history weighs no more than a short one
+date         year, unknown, the       those of the year, which is a number, and one of value 1 for
+             knots of the year, then  the month and the weekday, and for the hour, if hours differ
+             one for each month,      in training (``fm.encoding.dates``)
+             weekday and hour
 ===========  =======================  ============================================================
 
 Values are numbered by falling count, so that the rows of the model which are used most lie
@@ -34,16 +38,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
 
 from fm.encoding.choosing import fit_columns
-from fm.encoding.columns import MAX_FEATURES, Column, Entries, Numeric, column_from
+from fm.encoding.columns import MAX_FEATURES, Entries, Numeric
 from fm.encoding.names import FeatureNames
+from fm.encoding.stored import Column, column_from
 from fm.errors import ConfigError, DataError, FMError, ModelFileError
-from fm.formats.cells import CellTable, text_of, wrong_cell
+from fm.formats.cells import CellTable, wrong_cell
 from fm.formats.files import ragged
 from fm.formats.frames import misspelt, no_column
 from fm.formats.tables import read_table
@@ -58,7 +63,7 @@ class Encoder:
 
     Parameters
     ----------
-    columns : sequence of Categorical, ValueSet, History or Numeric
+    columns : sequence of Categorical, ValueSet, History, Numeric or Date
         In the order of their features.
     target : str, optional
         The column with the targets of the training data.
@@ -78,8 +83,9 @@ class Encoder:
     --------
     >>> from fm.encoding.encoder import Encoder
     >>> data = {"user": [7, 7, 8], "genres": ["Action|Comedy", "Comedy", None], "age": [.5, 2., 1.]}
-    >>> kinds = {"categorical": ["user"], "numeric": ["age"], "multi": ["genres"]}
-    >>> encoder = Encoder.fit(data, **kinds, standardize=False)
+    >>> encoder = Encoder.fit(
+    ...     data, categorical=["user"], numeric=["age"], multi=["genres"], standardize=False
+    ... )
     >>> list(encoder.feature_names)
     ['user=<unknown>', 'user=7', 'user=8', 'genres=<unknown>', 'genres=Comedy', 'genres=Action', \
 'age', 'age=<unknown>']
@@ -117,8 +123,16 @@ class Encoder:
     @property
     def unknown_features(self) -> np.ndarray:
         """The feature of each column that stands for a missing or new value, int32."""
-        within = [int(isinstance(column, Numeric)) for column in self.columns]
+        within = [column.unknown for column in self.columns]
         return np.array(self._offsets[:-1] + np.array(within, int), np.int32)
+
+    def known_entries(self, X: sp.csr_matrix) -> np.ndarray:
+        """Return which entries of rows say something: not those of missing and new values."""
+        unknown, padded = np.zeros((2, self.num_features), bool)
+        unknown[self.unknown_features] = True
+        padded[:] = np.repeat([column.pads for column in self.columns], np.diff(self._offsets))
+        known: np.ndarray = ~unknown[X.indices] & ((X.data != 0) | ~padded[X.indices])
+        return known
 
     @property
     def feature_names(self) -> Sequence[str]:
@@ -132,7 +146,7 @@ class Encoder:
         return hash((self.field_names, self.num_features))
 
     def __repr__(self) -> str:
-        kinds = ", ".join(f"{c.name!r}: {c.kind} {c.width}" for c in self.columns)
+        kinds = ", ".join(f"{c.name!r}: {c.about} {c.width}" for c in self.columns)
         return f"<Encoder of {self.num_features} features: {kinds}>"
 
     # -- fitting ---------------------------------------------------------------------------------
@@ -146,37 +160,38 @@ class Encoder:
         numeric: Any = (),
         multi: Any = (),
         history: Any = (),
+        date: Any = (),
         ignore: Any = (),
         standardize: bool = True,
+        bins: int | Literal["auto"] = "auto",
         min_count: int = 1,
         hash_dim: int | Mapping[str, int] | None = None,
-        bins: int | None = None,
         target: str | int | None = None,
     ) -> Encoder:
         """Return an encoder for a table.
 
         Columns that are named are used as is said, and no others. If none is named in
-        `categorical`, `numeric`, `multi` and `history`, all are used, except those in `ignore`:
-        floats and texts that are all numbers, not all of them integers, as numeric; lists as multi;
-        all else as categorical.
+        `categorical`, `numeric`, `multi`, `history` and `date`, all are used, except those in
+        `ignore`: floats and texts that are all numbers, not all of them integers, as numeric; lists
+        as multi; dates, times and texts that are all ISO dates as date; all else as categorical.
 
         Parameters
         ----------
         data : table, frame, dict of columns, or path
             What :func:`fm.formats.tables.read_table` reads.
-        categorical, numeric, ignore : name, position, or sequence of them
+        categorical, numeric, date, ignore : name, position, or sequence of them
             Columns of a kind.
         multi, history : name, position, sequence of them, or mapping of name to separator
             Columns with a set of values: lists, or texts cut at the separator (default ``"|"``).
         standardize : bool
             Whether numeric columns get mean 0 and standard deviation 1.
+        bins : int or "auto"
+            At how many points of a numeric column its effect may bend; 0: the effect is linear.
+            "auto": a number that suits the rows (``fm.encoding.choosing``).
         min_count : int
             Values in fewer rows train the unknown feature of the field instead of their own.
         hash_dim : int or mapping of name to int, optional
             Number of buckets, for all columns with values or for those named.
-        bins : int, optional
-            Number of intervals of a numeric column, each with a feature of its own beside the
-            value; 0: none. The default is up to 24 from 1,000 rows on.
         target : name or position, optional
             The column with the targets: it is left out, and remembered.
 
@@ -188,11 +203,14 @@ class Encoder:
             If an option is wrong, or a column is named twice.
         """
         table = _cell_table(data)
-        given = {"categorical": categorical, "numeric": numeric, "multi": multi, "history": history}
+        given = {
+            "categorical": categorical, "numeric": numeric, "multi": multi, "history": history,
+            "date": date,
+        }  # fmt: skip
         (goal,) = table.resolve(target) if target is not None else (None,)
         left_out = table.resolve(ignore) + ([] if goal is None else [goal])
         return cls(
-            fit_columns(table, given, left_out, standardize, min_count, hash_dim, bins), goal
+            fit_columns(table, given, left_out, standardize, bins, min_count, hash_dim), goal
         )
 
     # -- encoding --------------------------------------------------------------------------------
@@ -274,22 +292,21 @@ class Encoder:
         return [placed for name, placed in self._by_name.items() if name in names]
 
     def _csr(self, num_rows: int, parts: list[Entries], offsets: list[int]) -> sp.csr_matrix:
-        if all(part.counts is None for part in parts):
-            total = num_rows * len(parts)
-            indptr = np.arange(0, total + 1, len(parts) or 1)
+        counts = sum(part.counts for part in parts)
+        if isinstance(counts, int):
+            indptr = np.arange(num_rows + 1) * counts
         else:
-            counts = sum(1 if part.counts is None else part.counts for part in parts)
             indptr = np.concatenate([[0], np.cumsum(counts)])
-            total = int(indptr[-1])
+        total = int(indptr[-1])
         indices = np.empty(total, np.int32)
         data = np.ones(total, np.float32)
         at = indptr[:-1].copy()  # where the next column's first entry of each row goes
         for part, offset in zip(parts, offsets, strict=True):
-            place = at if part.counts is None else ragged(at, part.counts)
+            place = _places(at, part.counts)
             indices[place] = part.indices + np.int32(offset)
             if part.values is not None:
                 data[place] = part.values
-            at += 1 if part.counts is None else part.counts
+            at += part.counts
         return csr(data, indices, indptr, (num_rows, self.num_features))
 
     def encode_rows(
@@ -379,14 +396,14 @@ class Encoder:
     # -- and back --------------------------------------------------------------------------------
 
     def feature_name(self, index: int) -> str:
-        """Return the name of a feature: ``"user=42"``, ``"age"``, ``"user=<unknown>"``."""
+        """Return the name of a feature: ``"user=42"``, ``"age"``, ``"age~30"``, a knot of it."""
         offset, column = self._column_of(index)
         return column.feature_name(index - offset)
 
     def feature_value(self, index: int) -> str | None:
-        """Return the value that a feature stands for: ``"42"``; None for unknown, and numbers."""
+        """Return the value that a feature stands for: ``"42"``; None for unknown and a number."""
         offset, column = self._column_of(index)
-        return None if isinstance(column, Numeric) else column.values.value(index - offset)
+        return column.value(index - offset)
 
     def feature_index(self, column: str, value: Any = None) -> int:
         """Return the feature that a value of a column becomes; that of unknown for new values.
@@ -396,7 +413,7 @@ class Encoder:
         column : str
             Name of the column.
         value : str, number or bool, optional
-            One value; None is the unknown feature. For a numeric column any number will do.
+            One value; None is the unknown feature. For a column of numbers or dates any will do.
 
         Raises
         ------
@@ -407,12 +424,10 @@ class Encoder:
             raise no_column(column, self.field_names, "encoder")
         offset, found = self._by_name[column]
         try:
-            if isinstance(found, Numeric):
-                return offset + found.encode_value(value)[0 if value is not None else -1][0]
-            text = text_of(value)
+            return offset + found.find(value)
         except ValueError as err:
-            raise wrong_cell("encoder", column, "categorical", value) from err
-        return offset + (0 if text is None else found.values.find(text))
+            kind = found.kind if found.kind in ("numeric", "date") else "categorical"
+            raise wrong_cell("encoder", column, kind, value) from err
 
     def decode_row(self, indices: Any, values: Any = None) -> dict[str, Any]:
         """Return the values of the columns that a row of features stands for.
@@ -485,6 +500,13 @@ class Encoder:
             return cls(columns, target)
         except FMError as err:
             raise ModelFileError(str(err)) from err
+
+
+def _places(starts: np.ndarray, counts: np.ndarray | int) -> np.ndarray:
+    """Return the places of the entries of all rows, of which each has its first at `starts`."""
+    if not isinstance(counts, int):
+        return ragged(starts, counts)
+    return starts if counts == 1 else (starts[:, None] + np.arange(counts)).ravel()
 
 
 def _cell_table(data: Any) -> CellTable:

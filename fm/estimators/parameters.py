@@ -51,10 +51,10 @@ nothing.
 Give it a frame (pandas, polars or Arrow) with other columns too, or any option about columns, and
 the columns become features by :class:`fm.Encoder`, as with :func:`fm.read`; the model keeps it.
 Texts, integers and truth values become categories, unless `numeric` names them; floats numbers;
-lists sets of values. Values that were not seen in training are "unknown", not an error. Later
-frames may have their columns in any order, and further ones, and may leave out columns that
-describe a known user or item. ``model_.recommend`` makes lists, if a column is known to hold the
-items (see `item`).
+dates their parts; lists sets of values. Values that were not seen in training are "unknown", not an
+error. Later frames may have their columns in any order, and further ones, and may leave out columns
+that describe a known user or item. ``model_.recommend`` makes lists, if a column is known
+to hold the items (see `item`).
 """
 
 _MERGING = """

@@ -277,7 +277,7 @@ def _filled(model: FactorizationMachine, data: Dataset) -> tuple[str, ...]:
     """Return the columns that a row left out and that are known of its user or item."""
     if not data.filled or model.encoder is None:
         return ()
-    known = np.setdiff1d(data.X.indices, model.encoder.unknown_features)
+    known = data.X.indices[model.encoder.known_entries(data.X)]
     fields = {model.encoder.field_names[field] for field in model.encoder.fields[known].tolist()}
     return tuple(name for name in data.filled if name in fields)
 

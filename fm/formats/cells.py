@@ -417,6 +417,7 @@ _EXPECTED = {
     "multi": "a list of values, or a text",
     "history": "a list of values, or a text",
     "numeric": "a finite number",
+    "date": "a date such as 2024-05-01 or 2024-05-01 12:30",
 }
 _ADVICE = {
     "target": Advice("correct the cell; for two classes write 0 and 1"),
@@ -426,6 +427,10 @@ _ADVICE = {
     ),
     "numeric": Advice(
         "correct the cell, empty it if the number is missing, or name the column in {categorical}",
+        categorical=...,
+    ),
+    "date": Advice(
+        "correct the cell, empty it if the date is missing, or name the column in {categorical}",
         categorical=...,
     ),
 }

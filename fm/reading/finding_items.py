@@ -167,11 +167,11 @@ def _instead(
 
     A field that is unknown in the new row stays as it was: an empty cell says nothing.
     """
-    fields, unknown = np.zeros(old.shape[1], np.int64), np.zeros(old.shape[1], bool)
+    fields, heard = np.zeros(old.shape[1], np.int64), np.ones(new.indices.size, bool)
     if data.fields is not None and data.field_names:
         fields = np.asarray(data.fields)
     if data.encoder is not None:
-        unknown[data.encoder.unknown_features] = True
+        heard = data.encoder.known_entries(new)
     taken = np.zeros(old.shape[0], bool)
     taken[met[met >= 0]] = True
     rows, places = [], []  # of each entry, in both: its row; its row and its field
@@ -180,8 +180,7 @@ def _instead(
         places.append((rows[-1], fields[X.indices]))
     known, told = np.zeros((2, old.shape[0], int(fields.max(initial=0)) + 1), bool)
     known[places[0]] = True
-    silent = unknown[new.indices]
-    told[places[1][0][~silent], places[1][1][~silent]] = True
+    told[places[1][0][heard], places[1][1][heard]] = True
     told |= ~known  # where nothing was known, even the feature of unknown values says more
     told &= taken[:, None]
     keep_old, keep_new = ~told[places[0]], told[places[1]]

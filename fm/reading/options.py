@@ -66,16 +66,22 @@ class Options:
         _SETS,
         "columns with sets of values, weighted by 1/sqrt(how many): rated or bought things",
     )
+    date: Any = _o(
+        (),
+        "columns",
+        _NAMES,
+        "columns with dates or times, ISO or seconds since 1970: year, month, weekday, hour",
+    )
     ignore: Any = _o((), "columns", _NAMES, "columns to leave out when no others are named")
     standardize: bool = _o(
         True, "columns", "bool", "scale numeric columns to mean 0 and standard deviation 1"
     )
-    bins: int | None = _o(
-        None,
+    bins: int | Literal["auto"] = _o(
+        "auto",
         "columns",
-        "int or None",
-        "intervals of a numeric column, each a feature beside the value; 0: none; not given: up to "
-        "24, from 1,000 rows on",
+        'int or "auto"',
+        "let the effect of a number bend at so many points of its column; 0: it is linear; not "
+        "given: a number that suits the rows",
     )
     min_count: int = _o(
         1, "columns", "int", "values in fewer rows share the unknown feature of their column"
@@ -176,7 +182,9 @@ class Options:
 
     def column_names(self) -> set[str]:
         """Return the names of columns that the caller wrote."""
-        kinds = (self.categorical, self.numeric, self.multi, self.history, self.ignore)
+        kinds = (
+            self.categorical, self.numeric, self.multi, self.history, self.date, self.ignore
+        )  # fmt: skip
         refs = [self.target, self.weight]
         for kind in kinds:
             refs += [kind] if isinstance(kind, (str, int)) else list(kind)

@@ -52,9 +52,10 @@ def read(
     numeric: Any = (),
     multi: Any = (),
     history: Any = (),
+    date: Any = (),
     ignore: Any = (),
     standardize: bool = True,
-    bins: int | None = None,
+    bins: int | Literal["auto"] = "auto",
     min_count: int = 1,
     hash_dim: int | Mapping[str, int] | None = None,
     user: str | None = None,
@@ -72,13 +73,13 @@ def read(
 ) -> Dataset:
     """Return data as a Dataset.
 
-    Columns of a table that are named in `categorical`, `numeric`, `multi` or `history` are used,
-    and no others; if none is named, all are (see :meth:`fm.encoding.encoder.Encoder.fit`).
+    Columns of a table that are named in `categorical`, `numeric`, `multi`, `history` or `date` are
+    used, and no others; if none is named, all are (see :meth:`fm.encoding.encoder.Encoder.fit`).
 
     =================  ==========================================================================
     what is predicted  target, weight, require_target
-    columns            categorical, numeric, multi, history, ignore, standardize, bins,
-                       min_count, hash_dim
+    columns            categorical, numeric, multi, history, date, ignore, standardize,
+                       bins, min_count, hash_dim
     recommending       user, item, item_columns, keep_seen
     form of the data   format, delimiter, header, encoding
     numbered features  num_features, zero_based
@@ -99,13 +100,15 @@ def read(
         Columns of a kind.
     multi, history : name, position, sequence of them, or mapping of name to separator
         Columns with a set of values in each row.
+    date : name, position, or sequence of them
+        Columns with dates or times, which become year, month, weekday and hour: texts in ISO 8601,
+        dates of any kind, or numbers, which are seconds since 1970.
     ignore : name, position, or sequence of them
         Columns to leave out when no others are named.
     standardize : bool
         Whether numeric columns get mean 0 and standard deviation 1.
-    bins : int, optional
-        Number of intervals of a numeric column, each with a feature of its own beside the value;
-        0: none. The default is up to 24 from 1,000 rows on.
+    bins : int or "auto"
+        At how many points of a numeric column its effect may bend; 0: the effect is linear.
     min_count : int
         Values in fewer rows share the unknown feature of their column.
     hash_dim : int or mapping of name to int, optional
@@ -157,7 +160,8 @@ def read(
     """
     options = Options(
         target, weight, require_target,
-        categorical, numeric, multi, history, ignore, standardize, bins, min_count, hash_dim,
+        categorical, numeric, multi, history, date, ignore,
+        standardize, bins, min_count, hash_dim,
         user, item, item_columns, keep_seen,
         format, delimiter, header, encoding,
         num_features, zero_based,

@@ -100,7 +100,7 @@ def with_feature(
 
 def _extended(model: FactorizationMachine, field: str, name: Any) -> tuple[int, Any]:
     """Return the number of the new feature, and an encoder with it."""
-    from fm.encoding.columns import Numeric, Vocabulary
+    from fm.encoding.columns import Categorical, Vocabulary
     from fm.encoding.encoder import Encoder
     from fm.formats.cells import text_of, wrong_cell
 
@@ -112,8 +112,8 @@ def _extended(model: FactorizationMachine, field: str, name: Any) -> tuple[int, 
         )
     place = model.encoder.field_names.index(field)
     column = model.encoder.columns[place]
-    if isinstance(column, Numeric) or not isinstance(column.values, Vocabulary):
-        kind = "numeric" if isinstance(column, Numeric) else "hashed"
+    if not isinstance(column, Categorical) or not isinstance(column.values, Vocabulary):
+        kind = "hashed" if isinstance(column, Categorical) else column.kind
         raise ConfigError(
             f"field: expected a column that keeps its values, found {field}, which is {kind}"
         )

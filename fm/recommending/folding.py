@@ -395,8 +395,10 @@ def _prior(
     """Return mean and covariance of [w, v] over the trained features of a field."""
     if model.encoder is not None and field in model.encoder.field_names:
         column = model.encoder.columns[model.encoder.field_names.index(field)]
-        if column.kind == "numeric":
-            raise ConfigError(f"field: expected a column with values, found {field}, a numeric one")
+        if column.kind in ("numeric", "date"):
+            raise ConfigError(
+                f"field: expected a column with values, found {field}, a {column.kind} one"
+            )
         features = features[1:]  # the first is that of unknown values
     theta = np.hstack([model.w[features, None], model.V[features]]).astype(np.float64)
     theta = theta[theta.any(axis=1)]  # training leaves features that it does not meet at 0
