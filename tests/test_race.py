@@ -185,3 +185,16 @@ def test_going_on_from_a_checkpoint_after_a_race_is_the_uninterrupted_training(r
     fit(data, TrainConfig(epochs=3), checkpoint=file, progress=False)
     again = fit(data, TrainConfig(epochs=3), checkpoint=file, resume=True, progress=False)
     assert again == fit(data, TrainConfig(epochs=3), progress=False)
+
+
+def test_going_on_after_an_interruption_is_the_uninterrupted_training(rng, tmp_path):
+    X, y = clicks(rng)
+    data, file, config = Dataset.from_arrays(X, y), tmp_path / "c", TrainConfig(epochs=6)
+
+    def stop(epoch):
+        if epoch.number == 2:
+            raise KeyboardInterrupt
+
+    fit(data, config, callbacks=[stop], checkpoint=file, progress=False)
+    again = fit(data, config, checkpoint=file, resume=True, progress=False)
+    assert again == fit(data, config, progress=False)

@@ -92,7 +92,7 @@ def test_f17_resumes_after_sigterm(engine, long_job, optimizer):
 
 def test_f17_resumes_after_sigkill(engine, long_job):
     """As a spot instance that is gone: what the last checkpoint holds is not done again."""
-    job = long_job()
+    job = long_job(optimizer="sgd")
     with job.start(engine) as container:
         container.wait_for(FIRST_EPOCH)
         end = time.monotonic() + 60
