@@ -3,7 +3,7 @@
 Decided here: how a negative is drawn, how pairs (user, item) are looked up, how rows of a context
 and an item are put together. Not decided here: what is learnt from them (``fm.kernels.rows``,
 ``fm.kernels.pairs``), which pairs are known and where the randomness starts
-(``fm.training.ranker``).
+(``fm.training.solvers.negatives``).
 
 Known pairs are a CSR matrix's `indptr` and `indices` (ascending in each row), and a filter: a field
 of bits in which each known pair sets one. A pair whose bit is not set is not known, which is one

@@ -72,7 +72,7 @@ def training_kernel(
     states : int
         The optimizer's number of states per parameter.
     keep_scores : bool
-        Whether to write the scores to `margins`; not so, a tenth faster where all else is cached.
+        Whether to write the scores to `margins`; without, a tenth faster where all else is cached.
 
     Returns
     -------
