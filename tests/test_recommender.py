@@ -45,9 +45,7 @@ def make(seed=0, users=5, films=12, size=4, rows=40, k=3):
         "year": [float(years[i]) for i in film],
         "rating": np.ones(film.size),
     }
-    data = read(
-        table, target="rating", item_columns=["genres", "year"], standardize=False, **COLUMNS
-    )
+    data = read(table, target="rating", item_columns=["genres", "year"], **COLUMNS)
     n = data.num_features
     model = Model(
         int(rng.integers(-size, size + 1)),
