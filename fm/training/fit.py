@@ -36,10 +36,11 @@ from fm.training.interactions import interactions
 from fm.training.judging import make_judge
 from fm.training.loop import Epoch as Epoch
 from fm.training.loop import Loop
-from fm.training.race import is_raced, race, with_settings
+from fm.training.parameters import Values
+from fm.training.race import Settled, is_raced, race, with_settings
 from fm.training.rates import suited
 from fm.training.run import Run
-from fm.training.scaling import Values, View
+from fm.training.scaling import View
 from fm.training.solvers.solver import Solver, make_solver
 from fm.training.split import Split, split_rows
 from fm.training.starts import count_of, merged
@@ -108,22 +109,22 @@ def fit(
     view = View.of(data, given)
     judged, start = view.of_rows(validation), view.start(init)
     split = split_rows(view.rows, given.resolved(), hold_out=validation is None, init=init)
-    config, raced, planned = _settled(given, view.rows, split, judged, init, resume and checkpoint)
+    settled = _settled(given, view.rows, split, judged, init, resume and checkpoint)
+    config, interrupted = settled.config, settled.interrupted
     solver = make_solver(view.rows, config, split)
     file = _checkpoint(checkpoint, resume, data, solver, validation, init)
-    if planned < 0:
+    if interrupted:
         file = None  # nothing that the training could go on from
     if file is not None and resume and file.path.exists():
         run = file.load(solver)
         logger.info("resumed from %s after epoch %d", file.path, run.epoch)
     else:
-        run = Run(planned=planned)
+        run = Run(planned=settled.epochs)
         solver.start(start)
     judge = make_judge(solver, judged)
     loop = Loop(solver, judge, callbacks=callbacks, progress=progress, checkpoint=file)
-    interrupted = planned < 0
     try:
-        loop.run(run, min(config.epochs, abs(run.planned) or config.epochs))
+        loop.run(run, min(config.epochs, run.planned or config.epochs))
         if _would_refit(solver) and solver.kept and not interrupted:
             solver, loop = _again(solver, run, start, callbacks, progress)
             loop.run(run, run.best_epoch + 1)
@@ -136,7 +137,7 @@ def fit(
     refitted = loop.refit and not solver.kept
     models = [solver.finish()]
     if not interrupted:
-        models += _more_starts(solver, run, start, raced, progress)
+        models += _more_starts(solver, run, start, settled.raced, progress)
     model = _model(data, solver, run, view.plain(merged(models)), refitted=refitted)
     held = validation if split.held_out is None else data.take(split.held_out)
     if len(models) > 1 and held is not None and not refitted:
@@ -167,16 +168,15 @@ def _settled(
     validation: Dataset | None,
     init: Model | None,
     going_on: str | Path | None | Literal[False],
-) -> tuple[TrainConfig, bool, int]:
-    """Return the config with everything set, whether a race set it, and for how many epochs."""
+) -> Settled:
+    """Return the config with everything set: as given, as before, or by a race."""
     if not is_raced(given, rows):
-        return suited(given, rows), False, 0
+        return Settled(suited(given, rows))
     if init is not None:  # as it was trained
-        return suited(with_settings(given, init.config.to_dict()), rows), False, 0
+        return Settled(suited(with_settings(given, init.config.to_dict()), rows))
     if going_on and Path(going_on).exists():
-        return suited(with_settings(given, config_in(going_on)), rows), True, 0
-    config, planned = race(given, rows, split, validation)
-    return config, True, planned
+        return Settled(suited(with_settings(given, config_in(going_on)), rows), raced=True)
+    return race(given, rows, split, validation)
 
 
 def _more_starts(
@@ -250,7 +250,7 @@ def _model(
     data: Dataset,
     solver: Solver,
     run: Run,
-    parameters: tuple[float, np.ndarray, np.ndarray],
+    parameters: Values,
     *,
     refitted: bool = False,
 ) -> Model:

@@ -20,6 +20,8 @@ from fm.config import TrainConfig
 from fm.kernels.layout import Layout, layout
 from fm.kernels.steps import optimizer_class
 
+Values = tuple[float, np.ndarray, np.ndarray]  # w0, w, V
+
 LARGE_BYTES = 1 << 25  # bytes from which memory is worth managing by hand
 # Flags of a map whose pages can be given back (those of a shared one, the default, cannot).
 _PRIVATE: int | None = None

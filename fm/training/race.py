@@ -29,7 +29,7 @@ from fm.training.loop import Loop
 from fm.training.rates import suited
 from fm.training.run import Run
 from fm.training.solvers.solver import make_solver
-from fm.training.split import MIN_ROWS_TO_HOLD_OUT, Split
+from fm.training.split import MIN_ROWS_TO_HOLD_OUT, Split, divided
 
 logger = logging.getLogger("fm")
 
@@ -104,6 +104,27 @@ class Entry:
     courses: list[list[float]] = field(default_factory=list)
 
 
+class Settled(NamedTuple):
+    """How to train.
+
+    Attributes
+    ----------
+    config : TrainConfig
+        With everything set.
+    raced : bool
+        Whether a race has set it.
+    epochs : int
+        For how many epochs, where no rows will tell when to stop; 0: as the config says.
+    interrupted : bool
+        Whether the user wants an end.
+    """
+
+    config: TrainConfig
+    raced: bool = False
+    epochs: int = 0
+    interrupted: bool = False
+
+
 def is_raced(given: TrainConfig, data: Dataset) -> bool:
     """Return whether the settings are left to a race."""
     rows = data.num_rows if data.weight is None else int(np.count_nonzero(data.weight))
@@ -119,13 +140,11 @@ def with_settings(given: TrainConfig, found: Mapping[str, Any]) -> TrainConfig:
     return replace(given, **unset)
 
 
-def race(
-    given: TrainConfig, data: Dataset, split: Split, validation: Dataset | None
-) -> tuple[TrainConfig, int]:
-    """Race the settings; return the config of the best one, and for how many epochs to train.
+def race(given: TrainConfig, data: Dataset, split: Split, validation: Dataset | None) -> Settled:
+    """Race the settings and return the best one.
 
-    The number is 0 where rows will tell when to stop. After an interruption it is -1: the best
-    setting so far is to pass over the rows once, so that there is a model.
+    After an interruption it is the best one so far, which is to pass over the rows once, so that
+    there is a model.
 
     Parameters
     ----------
@@ -148,11 +167,13 @@ def race(
                 leader = entry  # the first one, too, as NaN is the value of none
     except KeyboardInterrupt:
         logger.warning("interrupted in the race of settings; training one epoch with the best one")
-        return (leader if leader.epochs else entries[0]).config, -1
+        best = leader if leader.epochs else entries[0]
+        return Settled(best.config, raced=True, epochs=1, interrupted=True)
     entries.sort(key=lambda entry: np.nan_to_num(sign * entry.value, nan=np.inf))
     best = entries[0]
     _tell(best, entries, given)
-    return best.config, best.epochs if tiny and validation is None and split.held_out is None else 0
+    untold = tiny and validation is None and split.held_out is None
+    return Settled(best.config, raced=True, epochs=best.epochs if untold else 0)
 
 
 def _entries(given: TrainConfig, data: Dataset) -> Iterator[Entry]:
@@ -176,15 +197,14 @@ def _parts(
     if validation is None and (held is None or rows.size + held.size <= FEW_ROWS):
         rows = rows if held is None else np.sort(np.concatenate([rows, held]))
         rows = rows if data.weight is None else rows[data.weight[rows] > 0]
-        mixed = rng.permutation(rows)
         if rows.size <= FEW_ROWS:
+            mixed = rng.permutation(rows)
             of = np.arange(rows.size) % min(FOLDS, rows.size)
             return [
                 Split(np.sort(mixed[of != fold]), np.sort(mixed[of == fold]))
                 for fold in range(of.max() + 1)
             ]
-        cut = rows.size // 10
-        rows, held = np.sort(mixed[cut:]), np.sort(mixed[:cut])
+        rows, held = divided(rows, rows.size // 10, rng)
     most = max(MOST_ROWS, round(SHARE * rows.size))
     if rows.size > most:
         rows = np.sort(rng.choice(rows, most, replace=False))
@@ -202,7 +222,7 @@ def _run(
     most: int,
 ) -> None:
     """Train a setting on each of the splits, and keep its mean value and number of epochs."""
-    config = replace(entry.config, patience=PATIENCE)
+    config = replace(entry.config, patience=0)  # so that no parameters are kept
     sign, metric = _sign(config), config.watched_metric
     epochs = min(config.epochs, most)
     for number, split in enumerate(splits):
@@ -225,15 +245,17 @@ def _run(
 def _impatient(
     judge: Judge | None, run: Run, course: list[float], sign: int, metric: str
 ) -> Judge | None:
-    """Return a judge that ends the run if it is clearly behind the course of the leader."""
+    """Return a judge that ends a run which no longer improves, or is clearly behind the leader."""
     if judge is None:
         return None
 
     def judged() -> dict[str, float]:
         values, then = judge(), course[: run.epoch + 1]
+        improved = run.best_epoch < 0 or sign * values[metric] < sign * run.best_value
+        run.finished = not improved and run.epoch - run.best_epoch >= PATIENCE
         if then and run.epoch + 1 >= EPOCHS_BEFORE_GIVING_UP:
             best = min(then, key=lambda value: sign * value)
-            own = min(values[metric], run.best_value, key=lambda value: sign * value)
+            own = values[metric] if improved else run.best_value
             run.finished |= sign * (own - best) > BEHIND * abs(best)
         return values
 

@@ -36,14 +36,12 @@ from fm.data.dataset import Dataset
 from fm.model.model import Model
 from fm.recipes import OPTIMIZERS
 from fm.sparse import csr
-from fm.training.parameters import aligned_zeros
+from fm.training.parameters import Values, aligned_zeros
 
 _DENSE = 0.5  # of the rows
 # The term of a pair grows with the square of mean / standard deviation, and then little is left of
 # the digits of float32. So a mean further than this from 0 counts as a larger standard deviation.
 _FAR = 100.0
-
-Values = tuple[float, np.ndarray, np.ndarray]  # w0, w, V
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,5 +66,12 @@ def split_rows(
     held = min(max(1, round(fraction * count)), count - 1) if fraction else 0
     if not held:
         return Split(rows)
-    mixed = np.random.default_rng([config.seed, 1]).permutation(rows)
-    return Split(np.sort(mixed[held:]), np.sort(mixed[:held]))
+    return Split(*divided(rows, held, np.random.default_rng([config.seed, 1])))
+
+
+def divided(
+    rows: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows to train on, and `count` rows drawn to judge by; both ascending."""
+    mixed = rng.permutation(rows)
+    return np.sort(mixed[count:]), np.sort(mixed[:count])

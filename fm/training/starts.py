@@ -18,9 +18,7 @@ import numpy as np
 
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
-from fm.training.parameters import aligned_zeros
-
-Values = tuple[float, np.ndarray, np.ndarray]  # w0, w, V
+from fm.training.parameters import Values, aligned_zeros
 
 _ROWS_AT_ONCE = 1 << 14
 _SOME, _MANY = 2, 4
