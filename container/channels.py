@@ -11,10 +11,9 @@ each row is an interaction, so no target is needed and the first column is like 
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,9 @@ from fm.errors import ConfigError, DataError, FMError
 from fm.formats.files import data_files, head_of, looks_like
 from fm.formats.guess import guess_format
 from fm.formats.tables import iter_batches
+from fm.reading.options import column_names
 from fm.reading.read import TABLES, TARGETS, read
+from fm.training.checks import converted
 
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
 FORMATS = {
@@ -221,7 +222,7 @@ def _reading_options(
     if form not in ("csv", "tsv") or {"target", "header"} & reading.keys() == {"target", "header"}:
         return reading
     look = {name: reading[name] for name in ("delimiter", "header") if name in reading}
-    expect = [*(name for name in TARGETS if name != "y"), *_named(reading)]
+    expect = [*(name for name in TARGETS if name != "y"), *column_names(reading)]
     columns = next(iter_batches(content, format=form, expect=expect, batch_rows=1, **look))
     names = columns.column_names
     if names == [str(i) for i in range(len(names))]:
@@ -232,21 +233,6 @@ def _reading_options(
         what = "it has no target" if target is None else f"its target is column {target}"
         log.info("%s has no header: %s", form, what)
     return reading
-
-
-def _named(reading: Mapping[str, Any]) -> Iterator[str]:
-    for name in (
-        "target",
-        "weight",
-        "categorical",
-        "numeric",
-        "multi",
-        "history",
-        "date",
-        "ignore",
-    ):
-        value = reading.get(name) or ()
-        yield from [value] if isinstance(value, str) else value
 
 
 def _like(
@@ -281,10 +267,11 @@ def _labelled(
     """Return rows with labels 0 and 1; refuse others, and name the file and the row."""
     if config.task.ranks:
         return data
-    y = config.task.targets(data.targets)
+    data = converted(data, config)
+    y = data.targets
     first = config.task.first_wrong_target(y)
     if first is None:
-        return data if y is data.targets else dataclasses.replace(data, y=y, _cache={})
+        return data
     row, place = first, str(channel.place)
     if isinstance(content, Path):
         for file in data_files(content):  # read again, to find the file with this row

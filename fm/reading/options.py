@@ -180,16 +180,6 @@ class Options:
                 found[option.name] = value
         return found
 
-    def column_names(self) -> set[str]:
-        """Return the names of columns that the caller wrote."""
-        kinds = (
-            self.categorical, self.numeric, self.multi, self.history, self.date, self.ignore
-        )  # fmt: skip
-        refs = [self.target, self.weight]
-        for kind in kinds:
-            refs += [kind] if isinstance(kind, (str, int)) else list(kind)
-        return {ref for ref in refs if isinstance(ref, str)}
-
 
 def _checked(option: Option, value: Any) -> Any:
     """Return a value as the readers expect it, or refuse it for its type."""
@@ -213,6 +203,23 @@ _ALL = tuple(
     Option(f.name, f.default, f.metadata["group"], f.metadata["kind"], f.metadata["help"])
     for f in dataclasses.fields(Options)
 )
+
+
+def column_names(said: Mapping[str, Any]) -> set[str]:
+    """Return the names of columns in what a caller said, option by option.
+
+    Examples
+    --------
+    >>> sorted(column_names({"target": "rating", "multi": ["tags", 3], "delimiter": ","}))
+    ['rating', 'tags']
+    """
+    refs: list[Any] = []
+    for option in _ALL:
+        if option.kind in (_NAME, _NAMES, _SETS):
+            value = said.get(option.name, ())
+            single = isinstance(value, str) or not isinstance(value, Collection)
+            refs += [value] if single else list(value)
+    return {ref for ref in refs if isinstance(ref, str)}
 
 
 def options(*groups: str) -> tuple[Option, ...]:

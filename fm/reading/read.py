@@ -28,7 +28,7 @@ from fm.formats.frames import Columns, source_of
 from fm.formats.guess import guess_format
 from fm.formats.tables import BATCH_ROWS, iter_batches, read_table
 from fm.reading.numbered import READERS, read_features
-from fm.reading.options import Options
+from fm.reading.options import Options, column_names
 from fm.reading.targets import numbers_of
 
 if TYPE_CHECKING:
@@ -324,7 +324,7 @@ def _table_options(options: Options, form: str) -> dict[str, Any]:
     given = options.given("form of the data")
     how = {name: given[name] for name in _TEXT if name in given}
     # "y" is not expected in a header: it may be somebody's answer in the first row
-    names = (*options.column_names(), *encoded, *target_names(encoder))
+    names = (*column_names(vars(options)), *encoded, *target_names(encoder))
     how["expect"] = [name for name in names if name != "y"]
     if form != "frame":
         how["format"] = form
@@ -428,7 +428,7 @@ def _read_pair(source: tuple[Any, ...], options: Options) -> Dataset:
 
 def _default_target(cells: CellTable, options: Options) -> str | None:
     encoder = options.encoder
-    name = usual_target(cells.names, encoder, options.column_names())
+    name = usual_target(cells.names, encoder, column_names(vars(options)))
     known = None if encoder is None else encoder.target
     if name is not None and name != known:
         advice = Advice("say {target} to choose another", target=...)

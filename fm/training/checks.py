@@ -80,11 +80,15 @@ def with_targets(data: Dataset, config: TrainConfig) -> Dataset:
     return labelled(data, config)
 
 
+def converted(data: Dataset, config: TrainConfig) -> Dataset:
+    """Return rows with targets as the task takes them, which may yet be wrong ones."""
+    y = config.task.targets(data.targets)
+    return data if y is data.targets else replace(data, y=y, _cache={})
+
+
 def labelled(data: Dataset, config: TrainConfig) -> Dataset:
     """Return rows with targets as the task takes them; refuse those that it cannot use."""
-    y = config.task.targets(data.targets)
-    if y is not data.targets:
-        data = replace(data, y=y, _cache={})
+    data = converted(data, config)
     row = config.task.first_wrong_target(data.targets)
     if row is not None:
         place = f"{data.source} row {row + 1}"
