@@ -70,7 +70,7 @@ def test_what_is_set_is_kept(rng):
     given = TrainConfig(
         predictor_type="binary_classifier", factors_wd=0.123, linear_lr=0.01, num_factors=5
     )
-    found, _ = race(given, data, split_rows(data, given.resolved(), hold_out=True), None)
+    found = race(given, data, split_rows(data, given.resolved(), hold_out=True), None).config
     assert (found.factors_wd, found.linear_lr, found.num_factors) == (0.123, 0.01, 5)
     named = dataclasses.replace(given, optimizer="adam")
     assert is_raced(given, data) and not is_raced(named, data)
