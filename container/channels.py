@@ -21,6 +21,7 @@ from typing import Any
 from container.paths import Paths
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
+from fm.data.labels import is_zero_one
 from fm.errors import ConfigError, DataError, FMError
 from fm.formats.files import data_files, head_of, looks_like
 from fm.formats.guess import guess_format
@@ -184,6 +185,8 @@ def read_all(
             else:
                 reading = _like(like, data[TRAIN], form, config)
             data[name] = read(content, format=form, require_target=not ranker, **reading)
+            if config.task.labels and data[name].y is not None:
+                data[name] = data[name].labelled(None if name == TRAIN else data[TRAIN].labels)
             _check_labels(channel, content, data[name], form, reading, config)
         except FMError as err:
             raise type(err)(f"channel {channel.name}: {err.message}", err.advice) from err
@@ -244,6 +247,7 @@ def _like(
 ) -> dict[str, Any]:
     """Return the options for a further channel: its features are those of the train channel."""
     table = form in TABLES
+    known = {} if is_zero_one(train.labels) else {"labels": train.labels}
     if table != (train.encoder is not None):
         mine, other = ("a table", "features") if table else ("features", "a table")
         raise DataError(
@@ -253,11 +257,11 @@ def _like(
     if not table:
         width = max(train.num_features, config.feature_dim or 0)
         more = {} if train.zero_based is None else {"zero_based": train.zero_based}
-        return {"num_features": width, **(more if form == "libsvm" else {})}
+        return {**known, "num_features": width, **(more if form == "libsvm" else {})}
     text = ("delimiter", "header") if form in ("csv", "tsv") else ()
     names = ("target", "weight", *text)
     further = {name: reading[name] for name in names if name in reading}
-    return {**further, "encoder": train.encoder}
+    return {**known, **further, "encoder": train.encoder}
 
 
 def _check_labels(

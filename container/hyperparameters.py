@@ -20,7 +20,7 @@ from fm.tasks import REGRESSOR, TASKS
 
 _LISTS = ("categorical", "numeric", "multi", "history", "ignore", "names", "item_columns")
 _KINDS: dict[type, tuple[str, ...]] = {
-    str: (*_LISTS, "target", "weight", "separator", "delimiter", "user", "item"),
+    str: (*_LISTS, "target", "weight", "positive", "separator", "delimiter", "user", "item"),
     bool: ("header", "zero_based", "standardize", "keep_seen"),
     int: ("min_count", "hash_dim"),
 }

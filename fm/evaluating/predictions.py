@@ -58,6 +58,8 @@ def evaluate_predictions(model: Model, test: Any, **options: Any) -> dict[str, A
     scores, targets, weights = [], [], []
     first = 0
     for rows in read_batches(test, require_target=True, **options):
+        if task.labels and rows.y is not None:
+            rows = rows.labelled(model.labels)
         targets.append(_targets(model, rows, first))
         scores.append(model.scores(rows))
         if rows.weight is not None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
+from fm.data.labels import ZERO_ONE, Labels, is_zero_one, listed, of_two_numbers
 from fm.errors import Advice, ConfigError, DataError, DivergenceError
 from fm.model.model import Model
 from fm.tasks import CLASSIFIER, REGRESSOR
@@ -33,27 +34,65 @@ def check_kinds(data: Any, config: Any, validation: Any) -> None:
 def with_task(config: TrainConfig, data: Dataset, init: Model | None = None) -> TrainConfig:
     """Return the config with a task: named, that of the model to start from, or as targets say.
 
-    Targets that are all 0 or 1, and both, are labels; others are numbers.
+    Targets that are all 0 or 1, and both, are labels, and so are -1 and 1, and texts; others are
+    numbers.
     """
     if config.predictor_type is not None or data.y is None or not data.y.size:
         return config
     if init is not None:
         return replace(config, predictor_type=init.task.name)
-    low, high = data.y.min(), data.y.max()  # np.unique would take as long as an epoch
-    two = low < high and bool(((data.y == low) | (data.y == high)).all())
-    if two and (low, high) == (0, 1):
+    if data.labels is not None and not is_zero_one(data.labels):
         logger.info(
-            "all targets are 0 or 1: predictor_type is %s, which predicts the probability of 1; %s",
-            CLASSIFIER, Advice("say {predictor_type} for numbers", predictor_type=REGRESSOR),
+            "the targets are %s: predictor_type is %s, which predicts the probability of %r; %s",
+            listed(data.labels), CLASSIFIER, data.labels[1],
+            Advice("say {positive} for the other", positive=data.labels[0]),
         )  # fmt: skip
         return replace(config, predictor_type=CLASSIFIER)
-    if two:
+    found = of_two_numbers(data.y)
+    if found in (ZERO_ONE, (-1, 1)):
+        logger.info(
+            "all targets are %d or 1: predictor_type is %s, which predicts the probability of 1; "
+            "%s",
+            found[0], CLASSIFIER,
+            Advice("say {predictor_type} for numbers", predictor_type=REGRESSOR),
+        )  # fmt: skip
+        return replace(config, predictor_type=CLASSIFIER)
+    if found is not None:
         logger.warning(
-            "the targets are only %g and %g, and predictor_type is %s; for probabilities make them "
-            "0 and 1",
-            low, high, REGRESSOR,
+            "the targets are only %g and %g, and predictor_type is %s; %s",
+            *found, REGRESSOR,
+            Advice("say {predictor_type} for probabilities", predictor_type=CLASSIFIER),
         )  # fmt: skip
     return replace(config, predictor_type=REGRESSOR)
+
+
+def with_labels(data: Dataset, config: TrainConfig, known: Labels | None = None) -> Dataset:
+    """Return data whose targets are 0 and 1, if the task has labels.
+
+    Parameters
+    ----------
+    data : Dataset
+    config : TrainConfig
+        With a task.
+    known : tuple of two, optional
+        The labels of the training data, or of the model to go on from.
+
+    Raises
+    ------
+    DataError
+        If the targets are two labels and the task needs numbers, or if a label is not known.
+    """
+    if data.y is None or config.task.ranks:
+        return data
+    if config.task.labels:
+        return data.labelled(known)
+    if not is_zero_one(data.labels):
+        raise DataError(
+            f"{data.source}: a {config.task.noun} expects {config.task.expects} as target, found "
+            f"the labels {listed(data.labels or ())}",
+            Advice("say {predictor_type}", predictor_type=CLASSIFIER),
+        )
+    return data
 
 
 def check_init(init: Model | None, data: Dataset) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
+from fm.data.labels import ZERO_ONE
 from fm.errors import ConfigError
 from fm.model.model import Model
 from fm.reading.finding_items import continued
@@ -29,6 +30,7 @@ from fm.training.checks import (
     checked_validation,
     diverged,
     widened,
+    with_labels,
     with_task,
 )
 from fm.training.interactions import interactions
@@ -136,6 +138,9 @@ def _prepared(
 ) -> tuple[Dataset, Dataset | None, TrainConfig]:
     """Return the rows as the task needs them, and the config with everything set."""
     given = with_task(given, data, init)
+    data = with_labels(data, given, None if init is None else init.labels)
+    if validation is not None:
+        validation = with_labels(validation, given, data.labels or ZERO_ONE)
     data = widened(data, given.feature_dim)
     check_init(init, data)
     if init is not None and init.catalogue is not None:
@@ -206,6 +211,7 @@ def _model(
         fingerprint=fingerprint.of_data(data),
         zero_based=data.zero_based,
         catalogue=data.catalogue,
+        labels=data.labels or ZERO_ONE,
     )
 
 
@@ -260,12 +266,15 @@ def fit_pass(
     if state is None:
         given = with_task(config or TrainConfig(), data)
         given = replace(given, lr_decay=0.0, validation_fraction=0.0)
+        data = with_labels(data, given)
         data = widened(data, given.feature_dim)
         check_targets(data, given)
         solver, run = make_solver(data, suited(given, data), _all_of(data)), Run()
         solver.start(more=True)
     else:
-        data = widened(data, state.solver.data.num_features)
+        known = state.solver.data
+        data = with_labels(data, state.solver.config, known.labels or ZERO_ONE)
+        data = widened(data, known.num_features)
         check_targets(data, state.solver.config)
         solver, run = state.solver.over(_all_of(data), data), state.run
     Loop(solver).run(run, run.epoch + 1)
