@@ -21,13 +21,13 @@ from typing import Any
 from container.paths import Paths
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
+from fm.data.labels import is_zero_one
 from fm.errors import ConfigError, DataError, FMError
 from fm.formats.files import data_files, head_of, looks_like
 from fm.formats.guess import guess_format
 from fm.formats.tables import iter_batches
 from fm.reading.options import column_names
 from fm.reading.read import TABLES, TARGETS, read
-from fm.training.checks import converted
 
 TRAIN, TEST, VALIDATION = "train", "test", "validation"
 FORMATS = {
@@ -186,7 +186,9 @@ def read_all(
             else:
                 reading = _like(like, data[TRAIN], form, config)
             data[name] = read(content, format=form, require_target=not ranker, **reading)
-            data[name] = _labelled(channel, content, data[name], form, reading, config)
+            if config.task.labels and data[name].y is not None:
+                data[name] = data[name].labelled(None if name == TRAIN else data[TRAIN].labels)
+            _check_labels(channel, content, data[name], form, reading, config)
         except FMError as err:
             raise type(err)(f"channel {channel.name}: {err.message}", err.advice) from err
         if name == TRAIN:
@@ -240,6 +242,7 @@ def _like(
 ) -> dict[str, Any]:
     """Return the options for a further channel: its features are those of the train channel."""
     table = form in TABLES
+    known = {} if is_zero_one(train.labels) else {"labels": train.labels}
     if table != (train.encoder is not None):
         mine, other = ("a table", "features") if table else ("features", "a table")
         raise DataError(
@@ -249,29 +252,28 @@ def _like(
     if not table:
         width = max(train.num_features, config.feature_dim or 0)
         more = {} if train.zero_based is None else {"zero_based": train.zero_based}
-        return {"num_features": width, **(more if form == "libsvm" else {})}
+        return {**known, "num_features": width, **(more if form == "libsvm" else {})}
     text = ("delimiter", "header") if form in ("csv", "tsv") else ()
     names = ("target", "weight", *text)
     further = {name: reading[name] for name in names if name in reading}
-    return {**further, "encoder": train.encoder}
+    return {**known, **further, "encoder": train.encoder}
 
 
-def _labelled(
+def _check_labels(
     channel: Channel,
     content: Path | bytes,
     data: Dataset,
     form: str,
     reading: dict[str, Any],
     config: TrainConfig,
-) -> Dataset:
-    """Return rows with labels 0 and 1; refuse others, and name the file and the row."""
+) -> None:
+    """Refuse labels that a classifier cannot learn, and name the file and the row."""
     if config.task.ranks:
-        return data
-    data = converted(data, config)
+        return
     y = data.targets
     first = config.task.first_wrong_target(y)
     if first is None:
-        return data
+        return
     row, place = first, str(channel.place)
     if isinstance(content, Path):
         for file in data_files(content):  # read again, to find the file with this row

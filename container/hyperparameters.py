@@ -20,7 +20,17 @@ from fm.tasks import REGRESSOR, TASKS
 
 _LISTS = ("categorical", "numeric", "multi", "history", "date", "ignore", "names", "item_columns")
 _KINDS: dict[type, tuple[str, ...]] = {
-    str: (*_LISTS, "target", "weight", "bins", "separator", "delimiter", "user", "item"),
+    str: (
+        *_LISTS,
+        "target",
+        "weight",
+        "positive",
+        "bins",
+        "separator",
+        "delimiter",
+        "user",
+        "item",
+    ),
     bool: ("header", "zero_based", "standardize", "keep_seen"),
     int: ("min_count", "hash_dim"),
 }

@@ -127,12 +127,6 @@ class Task:
         """Whether a is the better value of a metric; a NaN is never better."""
         return a > b if self.watched[metric] == HIGHER else a < b
 
-    def targets(self, y: np.ndarray) -> np.ndarray:
-        """Return targets as the loss takes them: labels -1 and 1 as 0 and 1."""
-        if not self.labels or not (y == -1).any() or (y == 0).any():
-            return y
-        return np.where(y == -1, np.float32(0), y)
-
     def first_wrong_target(self, y: np.ndarray) -> int | None:
         """Return the position of the first target that the loss cannot use, if any."""
         if self.valid is None:

@@ -824,3 +824,22 @@ def test_a_report_that_cannot_be_written_costs_no_model(job, good):
 def test_the_program_takes_no_arguments(capsys):
     assert container.train.main(["--epochs", "3"]) == EXIT_USER
     assert "hyperparameters are read from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("positive", ["", "no"])
+def test_labels_of_a_job_are_those_of_its_data(job, good, positive):
+    lines = [f"{'yes' if i % 3 else 'no'},u{i % 7},f{i % 5}" for i in range(60)]
+    content = "\n".join(["label,user,film", *lines, ""]).encode()
+    parameters = {"predictor_type": "binary_classifier", "epochs": "2", "positive": positive}
+    parts = {name: {"a.csv": content} for name in ("train", "validation", "test")}
+    paths = job({k: v for k, v in parameters.items() if v}, parts)
+    good(paths)
+    expected = ("yes", "no") if positive else ("no", "yes")
+    assert paths.model.labels == expected
+
+
+def test_libsvm_labels_of_a_job(job, good):
+    content = b"-1 1:1\n+1 2:1\n" * 20
+    paths = job({"predictor_type": "binary_classifier", "epochs": "2"}, {"train": {"a": content}})
+    good(paths)
+    assert paths.model.labels == (-1, 1)

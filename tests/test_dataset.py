@@ -241,7 +241,7 @@ def test_the_errors_are_value_errors_of_ours():
         ([1, 2, np.nan], "logs row 3: the {what} nan is not a finite number"),
         ([1, np.inf, 2], "logs row 2: the {what} inf is not a finite number"),
         ([1, 2, 1e39], r"logs row 3: the {what} 1e\+39 is not a finite number"),
-        (["x", "y", "z"], "logs: the {what} must be numbers"),
+        (["x", "y", "z"], "logs: the {what} must be numbers|row 3: .* two labels, found 3 texts"),
         ([None, 1, 2], "logs: the {what} must be numbers|row 1: the {what} nan is not"),
     ],
     ids=["short", "column", "scalar", "nan", "inf", "overflow", "text", "none"],

@@ -186,9 +186,9 @@ def test_what_is_said_of_the_task_goes_before_the_targets(desk, capsys, argument
 
 
 def test_other_pairs_of_labels_are_numbers_with_a_hint(desk, capsys):
-    (desk / "train.csv").write_text("item,y\na,2\nb,1\na,2\n")
+    (desk / "train.csv").write_text("item,y\na,4\nb,5\na,4\n")
     assert train("train.csv", "--epochs", "2") == 0
-    assert "only 1 and 2, and predictor_type is regressor; for probabil" in capsys.readouterr().err
+    assert "--predictor-type binary_classifier for probabilities" in capsys.readouterr().err
     assert not load("model.safetensors").task.has_probabilities
 
 

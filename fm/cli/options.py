@@ -106,6 +106,7 @@ _SWITCH = {"action": argparse.BooleanOptionalAction}
 _TAKEN: dict[str, dict[str, Any]] = {
     "target": _NAME,
     "weight": _NAME,
+    "positive": {"metavar": "LABEL"},
     "categorical": _NAMES,
     "numeric": _NAMES,
     "multi": _NAMES,

@@ -23,6 +23,7 @@ from fm.cli.options import (
     output_format,
 )
 from fm.data.dataset import Dataset
+from fm.data.labels import is_plain
 from fm.errors import ConfigError, DataError
 from fm.model.load import load
 from fm.model.model import Model
@@ -55,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stderr.isatty() and not (args.output is None and sys.stdout.isatty()):
         parts = _with_progress(parts)
     with open_output(args.output) as file:
-        WRITERS[form](file, (_predicted(model, rows, kinds, table) for rows, table in parts))
+        plain = form == "recordio"  # its labels are numbers
+        tables = (_predicted(model, rows, kinds, table, plain) for rows, table in parts)
+        WRITERS[form](file, tables)
     return 0
 
 
@@ -92,8 +95,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _KINDS = {
-    "probability": "classifier: the probability of label 1",
-    "label": "classifier: the label, 1 where the probability is at least 0.5",
+    "probability": "classifier: the probability of label 1, or of the positive label",
+    "label": "classifier: the label, spelled as in training; 1 where the probability is >= 0.5",
     "score": "the raw score: the sum of the formula, before the sigmoid of a classifier",
 }
 
@@ -162,9 +165,12 @@ def _with_progress(
 
 
 def _predicted(
-    model: Model, rows: Dataset, kinds: Sequence[str], table: pa.Table | None
+    model: Model, rows: Dataset, kinds: Sequence[str], table: pa.Table | None, as_numbers: bool
 ) -> pa.Table:
-    """Return the predictions of some rows as columns, behind those of `table`."""
+    """Return the predictions of some rows as columns, behind those of `table`.
+
+    `as_numbers`: labels are 0 and 1 whatever they are in the training data.
+    """
     import pyarrow as pa
 
     scores = model.scores(rows)
@@ -174,6 +180,8 @@ def _predicted(
         "probability": np.asarray(model.task.loss.link(scores)),
         "label": model.task.predictions(scores).astype(np.int8),
     }
+    if not as_numbers and not is_plain(model.labels):
+        columns["label"] = model.predictions(scores)
     result = pa.table({name: columns[name] for name in kinds})
     if table is None:
         return result

@@ -18,6 +18,7 @@ from fm.cli.messages import listed
 from fm.cli.options import command
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
+from fm.data.labels import ZERO_ONE
 from fm.model.model import Model
 
 _SEEN = "the model file will hold who met what, which lists leave out; --no-keep-seen keeps it out"
@@ -52,7 +53,9 @@ def texts_of_data(
     y = data.targets
     spread = f"{y.min():g} to {y.max():g}, mean {y.mean(dtype=np.float64):.5g}"
     if task.labels:
-        spread = f"0 and 1, {float(y.mean(dtype=np.float64)):.2%} are 1"
+        labels = data.labels or ZERO_ONE
+        share = float(y.mean(dtype=np.float64))
+        spread = f"{labels[0]} and {labels[1]}, {share:.2%} are {labels[1]}"
     yield "target", f"{spread}; predictor_type {task.name}"
     yield "baseline", f"{_text_of(report['baseline'])}  {_WHAT['baseline']}"
 

@@ -33,6 +33,7 @@ from fm.cli.options import (
 from fm.cli.report import texts_of_data, texts_of_model
 from fm.config import TrainConfig, parameters
 from fm.data.dataset import Dataset
+from fm.data.labels import ZERO_ONE, is_zero_one
 from fm.errors import ConfigError, DataError
 from fm.model.file import FILE_NAME
 from fm.model.load import load
@@ -42,7 +43,7 @@ from fm.reading.finding_items import continued
 from fm.recipes import OPTIMIZERS
 from fm.tasks import CLASSIFIER, REGRESSOR, Task
 from fm.training.checkpoint import is_checkpoint
-from fm.training.checks import labelled, with_task
+from fm.training.checks import check_labels, with_labels, with_task
 from fm.training.fit import fit
 
 EXAMPLES = """\
@@ -300,6 +301,8 @@ def _read(args: argparse.Namespace, config: TrainConfig, init: Model | None) -> 
         data = continued(init.catalogue, data)  # as fit does; here for the report
     same = ("format", "delimiter", "header", "target", "weight")
     further: dict[str, Any] = {name: options[name] for name in same if name in options}
+    if not is_zero_one(data.labels):
+        further["labels"] = data.labels
     if data.encoder is not None:
         further["encoder"] = data.encoder
     else:
@@ -340,15 +343,24 @@ def _first_options(
 def _checked(
     args: argparse.Namespace, config: TrainConfig, init: Model | None, rows: _Rows
 ) -> tuple[TrainConfig, _Rows]:
-    """Return the config and the rows with the task that suits; refuse rows that do not suit it."""
+    """Return the config with the task that suits the targets, and the rows with 0 and 1 for labels.
+
+    Refuse rows that do not suit the task.
+    """
     for some in rows:
         if some is not None and some.weight is not None and not some.weight.any():
             raise DataError(f"{some.source}: expected a weight above 0, found all of them 0")
     config = with_task(config, rows.data, init)  # as fit does; here for the report
+    data = with_labels(rows.data, config, None if init is None else init.labels)
+    test, validation = (
+        some and with_labels(some, config, data.labels or ZERO_ONE)
+        for some in (rows.test, rows.validation)
+    )
+    rows = _Rows(data, test, validation)
     if not config.task.ranks:
-        # Here, as the report says how good the mean is.
-        data, test, validation = (some and labelled(some, config) for some in rows)
-        rows = _Rows(data or rows.data, test, validation)
+        for some in (rows.data, rows.validation, rows.test):
+            if some is not None:
+                check_labels(some, config)  # here, as the report says how good the mean is
     return config, rows
 
 

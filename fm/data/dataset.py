@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
+from fm.data import labels as two
 from fm.errors import Advice, DataError
 from fm.sparse import all_finite, all_ones, checked_csr, refuse_complex
 
@@ -52,6 +53,9 @@ class Dataset:
     catalogue : Catalogue or None
         Which features are items and users; None if no column is known to hold the items.
         Which features are items and users; None where no column is known to be the item's.
+    labels : tuple of two, or None
+        What the targets 0 and 1 are in the data: texts or numbers, the negative one first. None:
+        the targets are as they were written.
     filled : tuple of str
         Columns that rows to predict left out, and that the model's catalogue filled in where it
         knows their user or item.
@@ -76,6 +80,7 @@ class Dataset:
     zero_based: bool | None = None
     catalogue: Catalogue | None = None
     filled: tuple[str, ...] = ()
+    labels: two.Labels | None = None
     _cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -87,6 +92,8 @@ class Dataset:
         *,
         num_features: int | None = None,
         source: str = "data",
+        labels: two.Labels | None = None,
+        positive: Any = None,
         **more: Any,
     ) -> Dataset:
         """Check and convert arrays; nothing is copied that already has the right layout.
@@ -96,11 +103,13 @@ class Dataset:
         X : array or sparse matrix, shape (num_rows, num_columns)
             Finite numbers.
         y, weight : array, shape (num_rows,), optional
-            Finite; weights >= 0.
+            Finite; weights >= 0. Targets may be texts, of two labels.
         num_features : int, optional
             Width of the result; the default is that of X. Further columns are zero.
         source : str
             Name used in messages.
+        labels, positive
+            As in :func:`fm.read`.
         **more
             The other attributes of Dataset.
 
@@ -110,6 +119,11 @@ class Dataset:
             If a value is not finite, a column number is out of range, or lengths differ.
         """
         X = checked_csr(X, num_features, source=source)
+        is_done = False  # whether y is 0 and 1 for the labels
+        if y is not None and _are_texts(y):
+            is_done = True
+            y, labels = _from_texts(np.asarray(y), source, labels, positive)
+            positive = None
         y = _checked_vector(y, X.shape[0], "target", source)
         weight = _checked_vector(weight, X.shape[0], "weight", source)
         if weight is not None and weight.size and weight.min() < 0:
@@ -118,7 +132,12 @@ class Dataset:
                 f"{source} row {row + 1}: weight {weight[row]:g} is negative; "
                 "expected a number >= 0"
             )
-        return cls(X, y, weight, source=source, **more)
+        data = cls(X, y, weight, source=source, **more)
+        if y is None or labels is None and positive is None:
+            return data
+        if positive is None and is_done:
+            return dataclasses.replace(data, labels=labels)
+        return data.labelled(labels, positive)
 
     def __repr__(self) -> str:
         parts = [f"{self.num_rows:,} rows x {self.num_features:,} features"]
@@ -171,6 +190,39 @@ class Dataset:
             return self.feature_names[index]
         return f"feature {index}"
 
+    def labelled(self, labels: two.Labels | None = None, positive: Any = None) -> Dataset:
+        """Return the data with targets 0 and 1 for two labels: those given, or those there are.
+
+        Data whose targets are not just two numbers are returned as they are, unless the labels
+        are given.
+
+        Raises
+        ------
+        DataError
+            If a target is none of the labels given.
+
+        Examples
+        --------
+        >>> data = Dataset.from_arrays([[1], [2]], [-1, 1]).labelled()
+        >>> data.y.tolist(), data.labels
+        ([0.0, 1.0], (-1, 1))
+        """
+        if self.labels is not None:
+            if labels is None or self.labels == labels:
+                return self
+            raise DataError(
+                f"{self.source}: expected the labels {two.listed(labels)}, found "
+                f"{two.listed(self.labels)}; if they are the same in another order, read the data "
+                f"with labels={labels!r}"
+            )
+        y = self.targets
+        if labels is None:
+            labels = two.of_two_numbers(y, positive)
+        if labels is None or labels == two.ZERO_ONE and positive is None:
+            return self  # checked where the task is known
+        y = two.from_numbers(y, labels, lambda row: f"{self.source} row {row + 1}")
+        return dataclasses.replace(self, y=y, labels=labels)
+
     def take(self, rows: np.ndarray) -> Dataset:
         """Return a Dataset of the given rows (a copy of them)."""
         return dataclasses.replace(
@@ -180,6 +232,41 @@ class Dataset:
             weight=None if self.weight is None else self.weight[rows],
             _cache={},
         )
+
+
+def _are_texts(y: Any) -> bool:
+    if isinstance(y, np.ndarray) and y.dtype.kind in "fiub":
+        return False
+    try:
+        y = np.asarray(y)
+    except ValueError:  # lists of different lengths
+        return False
+    if y.ndim != 1 or y.dtype.kind != "U" and not any(isinstance(v, str) for v in y.tolist()):
+        return False
+    try:
+        y.astype(np.float64)
+    except (TypeError, ValueError):
+        return True
+    return False  # texts of numbers
+
+
+def _from_texts(
+    y: np.ndarray, source: str, labels: two.Labels | None, positive: Any
+) -> tuple[np.ndarray, two.Labels]:
+    """Return texts as targets 0 and 1."""
+    values = y.tolist()
+    for row, value in enumerate(values):
+        if value is None or value != value or value == "":
+            raise DataError(f"{source} row {row + 1}: expected a target, found {value!r}")
+    texts = list(dict.fromkeys(map(str, values)))
+    codes = {text: code for code, text in enumerate(texts)}
+    return two.from_texts(
+        np.array([codes[str(value)] for value in values]),
+        texts,
+        place=lambda row: f"{source} row {row + 1}",
+        labels=labels,
+        positive=positive,
+    )
 
 
 def _checked_vector(values: Any, rows: int, what: str, source: str) -> np.ndarray | None:

@@ -58,6 +58,8 @@ def evaluate_predictions(model: Model, test: Any, **options: Any) -> dict[str, A
     scores, targets, weights = [], [], []
     first = 0
     for rows in read_batches(test, require_target=True, **options):
+        if task.labels and rows.y is not None:
+            rows = rows.labelled(model.labels)
         targets.append(_targets(model, rows, first))
         scores.append(model.scores(rows))
         if rows.weight is not None:
@@ -78,7 +80,7 @@ def evaluate_predictions(model: Model, test: Any, **options: Any) -> dict[str, A
 def _targets(model: Model, rows: Dataset, first: int) -> np.ndarray:
     if rows.y is None:
         raise DataError(f"{rows.source}: expected a target in each row; name it with target=")
-    y = model.task.targets(rows.y)
+    y = rows.y
     at = model.task.first_wrong_target(y)
     if at is not None:
         raise DataError(

@@ -283,15 +283,15 @@ def _relevant_rows(model: Model, data: Dataset, threshold: float | None) -> np.n
                 f"{data.targets.max():g}"
             )
     elif model.task.has_probabilities and data.y is not None:
-        y = model.task.targets(data.y)
-        wrong = model.task.first_wrong_target(y)
+        data = data.labelled(model.labels)
+        wrong = model.task.first_wrong_target(data.targets)
         if wrong is not None:
             raise DataError(
                 f"{data.source} row {wrong + 1}: expected label 0 or 1, because the model is a "
-                f"{model.task.noun}, found {y[wrong]:g}",
+                f"{model.task.noun}, found {data.targets[wrong]:g}",
                 Advice("say with {threshold} what is relevant", threshold=...),
             )
-        rows = np.flatnonzero(data.y > 0.5)
+        rows = np.flatnonzero(data.targets > 0.5)
         if not rows.size:
             raise DataError(f"{data.source}: expected rows with label 1, found none")
     else:

@@ -250,6 +250,17 @@ class Cells:
         return numbers
 
     @property
+    def is_truth(self) -> bool:
+        """Whether all cells are truth values."""
+        import pyarrow as pa
+
+        if pa.types.is_boolean(self.column.type):
+            return True
+        if str(self.column[0])[:1] not in ("t", "T", "f", "F"):
+            return False  # at once, for columns of numbers
+        return is_text(self.column.type) and set(self.coded[1].to_pylist()) <= {"true", "false"}
+
+    @property
     def decimal(self) -> bool:
         """Whether all cells are numbers, and some are not written as integers."""
         import pyarrow.compute as pc
@@ -420,7 +431,7 @@ _EXPECTED = {
     "date": "a date such as 2024-05-01 or 2024-05-01 12:30",
 }
 _ADVICE = {
-    "target": Advice("correct the cell; for two classes write 0 and 1"),
+    "target": Advice("correct the cell; for two classes write two labels, such as 0 and 1"),
     "weight": Advice("correct the cell"),
     "categorical": Advice(
         "for lists name the column in {multi} or {history}", multi=..., history=...

@@ -37,6 +37,8 @@ metadata             meaning (every value is a text)
 ``catalogue``        JSON object: columns: ``item``, ``user``, ``item_columns``, ``user_columns``
 ``zero_based``       ``true`` or ``false``: whether the libsvm file trained on calls its first
                      feature 0; ``null`` for other data
+``labels``           JSON list of the two labels that a classifier's 0 and 1 stand for; left out
+                     if they are 0 and 1
 ``library_version``  the version of fm that wrote the file
 ===================  =========================================================================
 """
@@ -52,6 +54,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fm.config import IGNORED, TrainConfig, parameters
+from fm.data.labels import Labels, is_plain
 from fm.errors import FMError, ModelFileError
 from fm.formats.storage import from_json, read_tensors, to_json, write_tensors
 from fm.scoring.machine import FactorizationMachine
@@ -94,6 +97,8 @@ def write_parts(path: str | os.PathLike[str], parts: Mapping[str, Any]) -> Path:
         "catalogue": to_json(catalogue and to_notes(catalogue)).decode(),
         "library_version": __version__,
     }
+    if not is_plain(parts["labels"]):
+        metadata["labels"] = to_json(list(parts["labels"])).decode()
     write_tensors(path, tensors, metadata)
     return path
 
@@ -161,6 +166,8 @@ def _from_tensors(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
         "metrics": values["metrics"],
         "zero_based": {"true": True, "false": False}.get(metadata.get("zero_based", "")),
     }
+    if "labels" in metadata:
+        known["labels"] = _labels(from_json(metadata["labels"], "labels"))
     notes = from_json(metadata.get("catalogue", "null"), "catalogue")
     if notes is not None:
         from fm.catalogue.tensors import from_file
@@ -177,6 +184,13 @@ def _config(values: dict[str, Any]) -> TrainConfig:
     if unknown:
         log.warning("the model has hyperparameters unknown here: %s", ", ".join(unknown))
     return TrainConfig(**{name: value for name, value in values.items() if name in known})
+
+
+def _labels(found: Any) -> Labels:
+    pair = isinstance(found, list) and len(found) == 2 and found[0] != found[1]
+    if not pair or not all(isinstance(label, (str, int, float)) for label in found):
+        raise ModelFileError(f"labels: expected two different texts or numbers, found {found!r}")
+    return found[0], found[1]
 
 
 def _encoder(data: np.ndarray | None) -> Encoder | None:

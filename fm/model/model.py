@@ -34,7 +34,7 @@ class Model(FactorizationMachine):
 
     Parameters
     ----------
-    w0, w, V, config, encoder, fields, field_names, metrics, zero_based, catalogue
+    w0, w, V, config, encoder, fields, field_names, metrics, zero_based, catalogue, labels
         See :class:`fm.scoring.machine.FactorizationMachine`.
     history : list of dict
         Metrics of each epoch; the ``epoch`` in them counts from 1.

@@ -51,6 +51,13 @@ class Options:
     weight: str | int | None = _o(
         None, "what is predicted", _NAME, "column with the weight of each row"
     )
+    positive: str | int | float | None = _o(
+        None,
+        "what is predicted",
+        "label",
+        "which of two labels is the positive one, whose probability is predicted; not given: the "
+        "one called yes, true, click, ..., or the larger one",
+    )
     require_target: bool = _o(False, "what is predicted", "bool", "refuse data without targets")
 
     categorical: Any = _o(
@@ -161,6 +168,13 @@ class Options:
         "that of the same model, which fills columns left out",
     )
 
+    labels: tuple[Any, Any] | None = _o(
+        None,
+        "rows for a model",
+        "tuple or None",
+        "the two labels that the model knows, the negative one first",
+    )
+
     def __post_init__(self) -> None:
         for option in _ALL:
             value = getattr(self, option.name)
@@ -194,9 +208,11 @@ def _checked(option: Option, value: Any) -> Any:
         expected = "a text"
     elif option.name == "encoder" and not hasattr(value, "field_names"):
         expected = "the encoder of a model"
+    elif option.name == "labels" and not (isinstance(value, (tuple, list)) and len(value) == 2):
+        expected = "the two labels of a model"
     if expected:
         raise ConfigError(f"{option.name}: expected {expected}, found {value!r}")
-    return value
+    return tuple(value) if option.name == "labels" else value
 
 
 _ALL = tuple(

@@ -29,7 +29,7 @@ from fm.formats.guess import guess_format
 from fm.formats.tables import BATCH_ROWS, iter_batches, read_table
 from fm.reading.numbered import READERS, read_features
 from fm.reading.options import Options, column_names
-from fm.reading.targets import numbers_of
+from fm.reading.targets import numbers_of, targets_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,6 +47,7 @@ def read(
     *,
     target: str | int | None = None,
     weight: str | int | None = None,
+    positive: str | int | float | None = None,
     require_target: bool = False,
     categorical: Any = (),
     numeric: Any = (),
@@ -70,6 +71,7 @@ def read(
     zero_based: bool | Literal["auto"] = "auto",
     encoder: Encoder | None = None,
     catalogue: Catalogue | None = None,
+    labels: tuple[Any, Any] | None = None,
 ) -> Dataset:
     """Return data as a Dataset.
 
@@ -77,13 +79,13 @@ def read(
     used, and no others; if none is named, all are (see :meth:`fm.encoding.encoder.Encoder.fit`).
 
     =================  ==========================================================================
-    what is predicted  target, weight, require_target
+    what is predicted  target, weight, positive, require_target
     columns            categorical, numeric, multi, history, date, ignore, standardize,
                        bins, min_count, hash_dim
     recommending       user, item, item_columns, keep_seen
     form of the data   format, delimiter, header, encoding
     numbered features  num_features, zero_based
-    rows for a model   encoder, catalogue
+    rows for a model   encoder, catalogue, labels
     =================  ==========================================================================
 
     Parameters
@@ -94,6 +96,8 @@ def read(
     target, weight : str or int, optional
         Columns, by name or position, with the target and the weight of each row. Without a target,
         see the module. Rows without a weight have a weight of 1.
+    positive : str or number, optional
+        Which of two labels is the positive one, 1; the default is said in ``fm.data.labels``.
     require_target : bool
         Whether to refuse data without targets.
     categorical, numeric : name, position, or sequence of them
@@ -141,6 +145,8 @@ def read(
     catalogue : Catalogue, optional
         That of the same model, for rows to predict: a table may leave out columns that describe
         users and items, which are as in training where these are known.
+    labels : tuple of two, optional
+        Those of the same model, the negative one first: the targets must be one of them.
 
     Raises
     ------
@@ -159,13 +165,13 @@ def read(
     ([4.0, 5.0, 1.0], ('user', 'film'), 'user=ann')
     """
     options = Options(
-        target, weight, require_target,
+        target, weight, positive, require_target,
         categorical, numeric, multi, history, date, ignore,
         standardize, bins, min_count, hash_dim,
         user, item, item_columns, keep_seen,
         format, delimiter, header, encoding,
         num_features, zero_based,
-        encoder, catalogue,
+        encoder, catalogue, labels,
     )  # fmt: skip
     form = _form_of(source, format)
     _check(options, form)
@@ -188,6 +194,8 @@ def read(
         data = _from_table(read_table(source, **_table_options(options, form)), options)
     if require_target and data.y is None:
         raise DataError(f"{data.source}: expected a target in each row, found none")
+    if data.y is not None and data.labels is None and (labels or positive is not None):
+        data = data.labelled(options.labels, positive)
     sides = options.given("recommending")
     if sides or encoder is None and form != "dataset":
         data = _with_catalogue(data, **sides)
@@ -219,6 +227,7 @@ def read_batches(
     zero_based: bool | Literal["auto"] = "auto",
     encoder: Encoder | None = None,
     catalogue: Catalogue | None = None,
+    labels: tuple[Any, Any] | None = None,
     batch_rows: int = BATCH_ROWS,
 ) -> Iterator[Dataset]:
     """Yield data in batches of rows, for prediction; a table may be larger than the memory.
@@ -233,7 +242,7 @@ def read_batches(
         As in :func:`read`.
     encoder : Encoder, optional
         That of the model; a table needs one, because batches must get the same features.
-    catalogue : Catalogue, optional
+    catalogue, labels
         As in :func:`read`.
     batch_rows : int
         Rows of a batch.
@@ -254,9 +263,10 @@ def read_batches(
     if batch_rows < 1:
         raise ConfigError(f"batch_rows: expected an integer >= 1, found {batch_rows!r}")
     options = Options(
-        target, weight, require_target,
+        target, weight, None, require_target,
         format=format, delimiter=delimiter, header=header, encoding=encoding,
         num_features=num_features, zero_based=zero_based, encoder=encoder, catalogue=catalogue,
+        labels=labels,
     )  # fmt: skip
     form = _form_of(source, format)
     if form in TABLES and encoder is None:
@@ -276,6 +286,7 @@ def read_batches(
         zero_based=zero_based,
         require_target=require_target,
         encoder=encoder,
+        labels=labels,
     )
     for start in range(0, data.num_rows, batch_rows):
         yield data.take(np.arange(start, min(start + batch_rows, data.num_rows)))
@@ -284,6 +295,7 @@ def read_batches(
 # -- what was asked for ----------------------------------------------------------------------------
 
 _TABLE = ("what is predicted", "columns")
+_ANY_FORM = ("positive", "require_target", "format")
 _TEXT = ("delimiter", "header", "encoding")
 
 
@@ -291,7 +303,7 @@ def _check(options: Options, form: str) -> None:
     """Refuse options that do not apply to a form of data, rather than ignore them."""
     table = form in TABLES or form == "pair"
     given = options.given(*_TABLE, "form of the data")
-    wrong = [name for name in given if not table and name not in ("require_target", "format")]
+    wrong = [name for name in given if not table and name not in _ANY_FORM]
     if form in TABLES:
         wrong = list(options.given("numbered features"))
     elif form in READERS and form != "libsvm" and options.zero_based != "auto":
@@ -390,10 +402,13 @@ def _from_table(
         used.extend(cells.resolve(ref))
         return numbers_of(cells, used[-1], what)
 
-    target = options.target
+    labels, target = None, options.target
     if target is None and given_y is None and (encoder is None or options.require_target):
         target = _default_target(cells, options)
-    y = numbers(target, "target", given_y)
+    y = given_y
+    if target is not None:
+        used.extend(cells.resolve(target))
+        y, labels = targets_of(cells, used[-1], options.labels, options.positive)
     weight = numbers(options.weight, "weight", given_weight)
     if encoder is None:
         ignore = [*cells.resolve(options.ignore), *used]
@@ -401,10 +416,12 @@ def _from_table(
             cells, **{**options.given("columns"), "ignore": ignore}, target=target
         )
     X, filled = fill(encoder.transform(cells), missing, encoder, options.catalogue)
-    return Dataset.from_arrays(
+    data = Dataset.from_arrays(
         X,
         y,
         weight,
+        labels=options.labels if target is None else None,
+        positive=options.positive if target is None else None,
         source=source_of(table),
         fields=encoder.fields,
         feature_names=encoder.feature_names,
@@ -412,6 +429,7 @@ def _from_table(
         encoder=encoder,
         filled=filled,
     )
+    return data if labels is None else dataclasses.replace(data, labels=labels)
 
 
 def _read_pair(source: tuple[Any, ...], options: Options) -> Dataset:
@@ -420,7 +438,14 @@ def _read_pair(source: tuple[Any, ...], options: Options) -> Dataset:
     form = _form_of(X, None)
     _check(options, form)
     if form == "array":
-        return Dataset.from_arrays(X, y, weight, num_features=options.num_features)
+        return Dataset.from_arrays(
+            X,
+            y,
+            weight,
+            num_features=options.num_features,
+            labels=options.labels,
+            positive=options.positive,
+        )
     if form not in TABLES:
         raise ConfigError(f"source: expected (features or frame, targets), found ({form}, ...)")
     return _from_table(read_table(X, **_table_options(options, form)), options, y, weight)

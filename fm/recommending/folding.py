@@ -46,6 +46,7 @@ import scipy.sparse as sp
 
 from fm.catalogue.fields import FIELD_RANGE
 from fm.data.dataset import Dataset
+from fm.data.labels import is_zero_one
 from fm.errors import Advice, ConfigError, DataError
 from fm.sparse import without
 
@@ -137,8 +138,11 @@ class Folding:
         task = self.model.task
         if y is None and not task.ranks:
             raise DataError("fold_in: expected a target y for each row, found none")
-        y = np.ones(rows.num_rows) if y is None else task.targets(np.asarray(y))
-        rows = Dataset.from_arrays(rows.X, y, weight, source="fold_in")
+        y = np.ones(rows.num_rows) if y is None else np.asarray(y)
+        labels = None if task.ranks or is_zero_one(self.model.labels) else self.model.labels
+        if labels and isinstance(labels[1], str) and y.dtype.kind in "fiub":
+            labels = None  # 0 and 1, said by number
+        rows = Dataset.from_arrays(rows.X, y, weight, source="fold_in", labels=labels)
         wrong = task.first_wrong_target(rows.targets)
         if wrong is not None:
             raise DataError(

@@ -22,6 +22,7 @@ import scipy.sparse as sp
 from fm.catalogue.filling import encode_rows, encode_table
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
+from fm.data.labels import ZERO_ONE, Labels, is_plain, is_zero_one
 from fm.errors import ConfigError, DataError
 from fm.scoring.formula import Prepared, prepared, row_scores, score_of_row
 from fm.sparse import all_finite, checked_csr, sparse_row
@@ -77,6 +78,8 @@ class FactorizationMachine:
         How the libsvm file it was trained on counts features (see Dataset.zero_based).
     catalogue : Catalogue, optional
         Which features are items and users, and who met what (see Dataset.catalogue).
+    labels : tuple of two
+        What a classifier's labels 0 and 1 are in the training data.
 
     Raises
     ------
@@ -104,6 +107,7 @@ class FactorizationMachine:
     metrics: dict[str, Any] = field(default_factory=dict)
     zero_based: bool | None = None
     catalogue: Catalogue | None = None
+    labels: Labels = ZERO_ONE
 
     def __post_init__(self) -> None:
         w0 = _parameter("w0", np.reshape(self.w0, -1), (1,))
@@ -153,6 +157,7 @@ class FactorizationMachine:
             and self.field_names == other.field_names
             and _same_array(self.fields, other.fields)
             and self.encoder == other.encoder
+            and self.labels == other.labels
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -225,9 +230,10 @@ class FactorizationMachine:
 
     def reading_options(self, source: Any, format: str | None = None) -> dict[str, Any]:
         """Return the options of :func:`fm.read` that turn a source into this model's features."""
+        options: dict[str, Any] = {} if is_zero_one(self.labels) else {"labels": self.labels}
         if self.encoder is not None:
-            return {"encoder": self.encoder, "catalogue": self.catalogue}
-        options: dict[str, Any] = {"num_features": self.num_features}
+            return {**options, "encoder": self.encoder, "catalogue": self.catalogue}
+        options["num_features"] = self.num_features
         if self.zero_based is not None:
             from fm.formats.files import is_file  # a path, or what came on standard input
             from fm.formats.guess import guess_format
@@ -326,17 +332,24 @@ class FactorizationMachine:
         return float(self.scores(row, engine="scipy")[0])
 
     def predict(self, data: Any, *, engine: str = "auto") -> np.ndarray:
-        """Return the prediction of each row: a number, or the label 0 or 1 of a classifier.
+        """Return the prediction of each row: a number, or the label of a classifier.
 
-        The label is 1 where its probability is at least one half. Parameters and errors are those
-        of :meth:`scores`.
+        The label is the second of :attr:`labels`, 1 unless the training data have others, where
+        its probability is at least one half. Parameters and errors are those of :meth:`scores`.
 
         Returns
         -------
-        ndarray of float32 (regressor) or int64 (classifier), shape (num_rows,)
+        ndarray of float32 (regressor) or int64 (classifier, or the type of its labels), shape
+        (num_rows,)
         """
-        scores = self.scores(data, engine=engine)
-        return self.task.predictions(scores)
+        return self.predictions(self.scores(data, engine=engine))
+
+    def predictions(self, scores: np.ndarray) -> np.ndarray:
+        """Return what :meth:`predict` answers to rows with these scores."""
+        found = self.task.predictions(scores)
+        if not self.task.has_probabilities or is_plain(self.labels):
+            return found
+        return np.asarray(np.array(self.labels)[found])
 
     def probabilities(self, data: Any, *, engine: str = "auto") -> np.ndarray:
         """Return the probability of label 1 of each row: sigmoid(score).

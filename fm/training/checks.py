@@ -10,6 +10,7 @@ import numpy as np
 
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
+from fm.data.labels import ZERO_ONE, Labels, is_zero_one, listed, of_two_numbers
 from fm.errors import Advice, ConfigError, DataError, DivergenceError
 from fm.model.model import Model
 from fm.tasks import CLASSIFIER, REGRESSOR
@@ -33,28 +34,65 @@ def check_kinds(data: Any, config: Any, validation: Any) -> None:
 def with_task(config: TrainConfig, data: Dataset, init: Model | None = None) -> TrainConfig:
     """Return the config with a task: named, that of the model to start from, or as targets say.
 
-    Targets that are all 0 or 1, and both, or all -1 or 1, are labels; others are numbers.
+    Targets that are all 0 or 1, and both, are labels, and so are -1 and 1, and texts; others are
+    numbers.
     """
     if config.predictor_type is not None or data.y is None or not data.y.size:
         return config
     if init is not None:
         return replace(config, predictor_type=init.task.name)
-    low, high = data.y.min(), data.y.max()  # np.unique would take as long as an epoch
-    two = low < high and bool(((data.y == low) | (data.y == high)).all())
-    if two and (low, high) in ((0, 1), (-1, 1)):
+    if data.labels is not None and not is_zero_one(data.labels):
         logger.info(
-            "all targets are %g or 1: predictor_type is %s, which predicts the probability of 1; "
-            "%s",
-            low, CLASSIFIER, Advice("say {predictor_type} for numbers", predictor_type=REGRESSOR),
+            "the targets are %s: predictor_type is %s, which predicts the probability of %r; %s",
+            listed(data.labels), CLASSIFIER, data.labels[1],
+            Advice("say {positive} for the other", positive=data.labels[0]),
         )  # fmt: skip
         return replace(config, predictor_type=CLASSIFIER)
-    if two:
+    found = of_two_numbers(data.y)
+    if found in (ZERO_ONE, (-1, 1)):
+        logger.info(
+            "all targets are %d or 1: predictor_type is %s, which predicts the probability of 1; "
+            "%s",
+            found[0], CLASSIFIER,
+            Advice("say {predictor_type} for numbers", predictor_type=REGRESSOR),
+        )  # fmt: skip
+        return replace(config, predictor_type=CLASSIFIER)
+    if found is not None:
         logger.warning(
-            "the targets are only %g and %g, and predictor_type is %s; for probabilities make them "
-            "0 and 1",
-            low, high, REGRESSOR,
+            "the targets are only %g and %g, and predictor_type is %s; %s",
+            *found, REGRESSOR,
+            Advice("say {predictor_type} for probabilities", predictor_type=CLASSIFIER),
         )  # fmt: skip
     return replace(config, predictor_type=REGRESSOR)
+
+
+def with_labels(data: Dataset, config: TrainConfig, known: Labels | None = None) -> Dataset:
+    """Return data whose targets are 0 and 1, if the task has labels.
+
+    Parameters
+    ----------
+    data : Dataset
+    config : TrainConfig
+        With a task.
+    known : tuple of two, optional
+        The labels of the training data, or of the model to go on from.
+
+    Raises
+    ------
+    DataError
+        If the targets are two labels and the task needs numbers, or if a label is not known.
+    """
+    if data.y is None or config.task.ranks:
+        return data
+    if config.task.labels:
+        return data.labelled(known)
+    if not is_zero_one(data.labels):
+        raise DataError(
+            f"{data.source}: a {config.task.noun} expects {config.task.expects} as target, found "
+            f"the labels {listed(data.labels or ())}",
+            Advice("say {predictor_type}", predictor_type=CLASSIFIER),
+        )
+    return data
 
 
 def check_init(init: Model | None, data: Dataset) -> None:
@@ -69,31 +107,23 @@ def check_init(init: Model | None, data: Dataset) -> None:
         )
 
 
-def with_targets(data: Dataset, config: TrainConfig) -> Dataset:
-    """Return rows with targets as the task takes them; refuse rows that it cannot learn from."""
+def check_targets(data: Dataset, config: TrainConfig) -> None:
+    """Refuse rows that the task can neither learn from nor be measured on."""
     data.targets  # noqa: B018  raises DataError if there are none
     for count, what in ((data.num_rows, "rows"), (data.num_features, "features")):
         if not count:
             raise DataError(f"{data.source}: no {what}; expected at least one")
     if data.weight is not None and not data.weight.any():
         raise DataError(f"{data.source}: all weights are 0; nothing to train on")
-    return labelled(data, config)
+    check_labels(data, config)
 
 
-def converted(data: Dataset, config: TrainConfig) -> Dataset:
-    """Return rows with targets as the task takes them, which may yet be wrong ones."""
-    y = config.task.targets(data.targets)
-    return data if y is data.targets else replace(data, y=y, _cache={})
-
-
-def labelled(data: Dataset, config: TrainConfig) -> Dataset:
-    """Return rows with targets as the task takes them; refuse those that it cannot use."""
-    data = converted(data, config)
+def check_labels(data: Dataset, config: TrainConfig) -> None:
+    """Refuse targets that the task cannot use."""
     row = config.task.first_wrong_target(data.targets)
     if row is not None:
         place = f"{data.source} row {row + 1}"
         raise config.task.wrong_target(place, float(data.targets[row]))
-    return data
 
 
 def checked_validation(
@@ -110,7 +140,8 @@ def checked_validation(
             "encoder=data.encoder"
         )
     validation = widened(validation, data.num_features)
-    return with_targets(validation, config)
+    check_targets(validation, config)
+    return validation
 
 
 def widened(data: Dataset, feature_dim: int | None) -> Dataset:

@@ -17,6 +17,7 @@ import numpy as np
 
 from fm.config import TrainConfig
 from fm.data.dataset import Dataset
+from fm.data.labels import ZERO_ONE
 from fm.errors import ConfigError
 from fm.model.model import Model
 from fm.reading.finding_items import continued
@@ -26,10 +27,11 @@ from fm.training.checkpoint import Checkpoint, Marks, checked_path, config_in
 from fm.training.checks import (
     check_init,
     check_kinds,
+    check_targets,
     checked_validation,
     diverged,
     widened,
-    with_targets,
+    with_labels,
     with_task,
 )
 from fm.training.interactions import interactions
@@ -150,6 +152,9 @@ def _prepared(
 ) -> tuple[Dataset, Dataset | None, TrainConfig]:
     """Return the rows as the task needs them, and the config with its task."""
     given = with_task(given, data, init)
+    data = with_labels(data, given, None if init is None else init.labels)
+    if validation is not None:
+        validation = with_labels(validation, given, data.labels or ZERO_ONE)
     data = widened(data, given.feature_dim)
     check_init(init, data)
     if init is not None and init.catalogue is not None:
@@ -157,7 +162,7 @@ def _prepared(
     if given.task.ranks:
         data = interactions(data)
         validation = None if validation is None else interactions(validation, data)
-    data = with_targets(data, given)
+    check_targets(data, given)
     return data, checked_validation(validation, data, given), given
 
 
@@ -275,6 +280,7 @@ def _model(
         fingerprint=fingerprint.of_data(data),
         zero_based=data.zero_based,
         catalogue=data.catalogue,
+        labels=data.labels or ZERO_ONE,
     )
 
 
@@ -330,14 +336,17 @@ def fit_pass(
     if state is None:
         given = with_task(config or TrainConfig(), data)
         given = replace(given, lr_decay=0.0, validation_fraction=0.0)
+        data = with_labels(data, given)
         data = widened(data, given.feature_dim)
-        data = with_targets(data, given)
+        check_targets(data, given)
         view, run = View.of(data, given), Run()
         solver = make_solver(view.rows, suited(given, view.rows), _all_of(data))
         solver.start(more=True)
     else:
-        data = widened(data, state.solver.data.num_features)
-        data = with_targets(data, state.solver.config)
+        known = state.solver.data
+        data = with_labels(data, state.solver.config, known.labels or ZERO_ONE)
+        data = widened(data, known.num_features)
+        check_targets(data, state.solver.config)
         view, run = state.view.of_more(data), state.run
         solver = state.solver.over(_all_of(data), view.rows)
     Loop(solver).run(run, run.epoch + 1)
